@@ -1,0 +1,88 @@
+"""Language models behind one door: aliases, limits, sampling, and who answers.
+
+To add a provider: a file in this folder and a line in `PROVIDERS`; or name a class of your own
+as `package.module:Class` in the settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from rag.context import Context, Message
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample; None leaves the provider's own default."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelAlias:
+    """One line of the registry: a model, its limits and its defaults."""
+
+    name: str
+    provider: str
+    model: str
+    window: int
+    """Tokens that prompt and answer may take together."""
+    output_limit: int
+    """The most tokens of an answer; also what a prompt reserves unless the request asks for less."""
+    tokenizer: str = "o200k_base"
+    chat_template: str | None = None
+    """Path of a Jinja chat template, to count exactly; else `message_tokens` is used."""
+    message_tokens: int = 4
+    """Tokens around each message (role and separators)."""
+    reply_tokens: int = 3
+    """Tokens that prime the reply."""
+    base_url: str | None = None
+    api_key_env: str | None = None
+    """The environment variable that holds the key; keys never stand in the file."""
+    timeout: float = 60.0
+    """Seconds without a byte from the provider."""
+    retries: int = 2
+    prompt: str = "answer"
+    """The prompt template used unless the request names one."""
+    sampling: Sampling = Sampling()
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens as the provider counted them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A piece of an answer. The last one carries `finish_reason` and, if known, `usage`."""
+
+    text: str = ""
+    finish_reason: str | None = None
+    """`stop` or `length`."""
+    usage: Usage | None = None
+
+
+class LLM(Protocol):
+    """Answers a prompt, piece by piece."""
+
+    def stream(
+        self, messages: tuple[Message, ...], sampling: Sampling, context: Context | None = None
+    ) -> AsyncIterator[Delta]:
+        """Yield the answer in pieces. Closing the iterator stops the work.
+
+        `context` is what the messages were rendered from, for providers that quote rather than write.
+        Raises TryLater when the provider is overloaded, unreachable or too slow, ChangeRequest when it refuses the request.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release connections. Idempotent."""
+        ...
