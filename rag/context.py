@@ -83,7 +83,8 @@ class LedgerEntry:
     end: int
     fate: Fate
     reason: str
-    """A stable word: `fits`, `adjacent`, `overlaps`, `duplicate`, `document_cap`, `budget`, `below_threshold`, `oversized`."""
+    """A stable word: `fits`, `adjacent`, `overlaps`, `duplicate`, `document_cap`, `budget`,
+    `below_threshold`, `oversized`."""
     passage: int | None
     """The number of the passage that holds it; None when dropped."""
     fused: float
@@ -128,5 +129,3 @@ class Context:
     grounded: bool
     """False when no candidate reached the threshold of relevance: there is nothing to stand on."""
     metadata: Mapping[str, object] = field(default_factory=dict)
-
-

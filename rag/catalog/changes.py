@@ -1,0 +1,132 @@
+"""The change log as views read it: what to take in and what to drop between two numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+from sqlalchemy.engine import Connection
+
+from rag.catalog import schema
+from rag.catalog.vectors import decode_vectors
+from rag.context import Scalar
+
+_versions, _chunks, _vectors = schema.versions.c, schema.chunks.c, schema.vectors.c
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What happened in a store after `after`, up to and with `seq`."""
+
+    after: int
+    seq: int
+    retired: Sequence[int]
+    """Versions that no longer answer."""
+    published: Sequence[int]
+    """Versions that answer now."""
+    attributes: Mapping[int, Mapping[str, Scalar]]
+    """Attributes of the documents that were published or whose attributes changed."""
+
+
+@dataclass(frozen=True)
+class ViewRows:
+    """A stretch of visible chunks, column by column; `vectors` has shape (n, dimension)."""
+
+    ids: NDArray[np.int64]
+    version_ids: NDArray[np.int64]
+    document_ids: NDArray[np.int64]
+    headers: list[str]
+    texts: list[str]
+    vectors: NDArray[np.float32]
+
+
+def read_changes(connection: Connection, store_id: int, after: int) -> Changes | None:
+    """Everything after a number. None when the log no longer reaches back that far, or the store is gone."""
+    stores = schema.stores.c
+    row = connection.execute(sa.select(stores.seq, stores.pruned_through).where(stores.id == store_id)).first()
+    if row is None or after < row.pruned_through:
+        return None
+    if row.seq == after:
+        return Changes(after, after, (), (), {})
+    mine = _versions.store_id == store_id
+    retired = sa.select(_versions.id).where(mine, _versions.retired_seq > after, _versions.published_seq <= after)
+    published = sa.select(_versions.id, _versions.document_id).where(
+        mine, _versions.published_seq > after, _versions.retired_seq.is_(None)
+    )
+    changed = sa.select(_versions.document_id).where(
+        mine, _versions.changed_seq > after, _versions.retired_seq.is_(None)
+    )
+    new = list(connection.execute(published))
+    document_ids = {r.document_id for r in new} | set(connection.execute(changed).scalars())
+    return Changes(
+        after,
+        row.seq,
+        list(connection.execute(retired).scalars()),
+        [r.id for r in new],
+        read_attributes(connection, sorted(document_ids)),
+    )
+
+
+def read_attributes(connection: Connection, document_ids: Sequence[int]) -> dict[int, Mapping[str, Scalar]]:
+    """The attributes of these documents."""
+    documents = schema.documents.c
+    found: dict[int, Mapping[str, Scalar]] = {}
+    for start in range(0, len(document_ids), 5_000):
+        query = sa.select(documents.id, documents.attributes).where(
+            documents.id.in_(document_ids[start : start + 5_000])
+        )
+        found.update({row.id: row.attributes for row in connection.execute(query)})
+    return found
+
+
+def visible_versions(connection: Connection, store_id: int) -> list[int]:
+    """Every version of a store that answers now."""
+    query = sa.select(_versions.id).where(
+        _versions.store_id == store_id, _versions.published_seq.is_not(None), _versions.retired_seq.is_(None)
+    )
+    return list(connection.execute(query.order_by(_versions.id)).scalars())
+
+
+def read_rows(
+    connection: Connection,
+    version_ids: Sequence[int],
+    chunk_set_id: int,
+    space_id: int,
+    dimension: int,
+    size: int = 4_096,
+) -> Iterator[ViewRows]:
+    """The chunks of these versions with their vectors, at most about `size` at a time."""
+    for start in range(0, len(version_ids), 500):
+        query = (
+            sa.select(
+                _chunks.id, _chunks.version_id, _versions.document_id, _chunks.header, _chunks.text, _vectors.vector
+            )
+            .join(schema.versions, _versions.id == _chunks.version_id)
+            .join(
+                schema.vectors,
+                sa.and_(
+                    _vectors.space_id == space_id,
+                    _vectors.tenant == _chunks.tenant,
+                    _vectors.embedding_key == _chunks.embedding_key,
+                ),
+            )
+            .where(_chunks.version_id.in_(version_ids[start : start + 500]), _chunks.chunk_set_id == chunk_set_id)
+        )
+        for rows in connection.execute(query).partitions(size):
+            yield _columns(rows, dimension)
+
+
+def _columns(rows: Sequence[Any], dimension: int) -> ViewRows:
+    ids, versions, documents, headers, texts, vectors = zip(*rows, strict=True)
+    return ViewRows(
+        np.array(ids, dtype=np.int64),
+        np.array(versions, dtype=np.int64),
+        np.array(documents, dtype=np.int64),
+        list(headers),
+        list(texts),
+        decode_vectors(vectors, dimension),
+    )

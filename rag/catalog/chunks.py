@@ -1,0 +1,200 @@
+"""Document versions and their chunks: written invisible, made visible by the flip."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from rag.catalog import schema
+from rag.catalog.records import Document
+from rag.context import Scalar
+
+_chunks, _versions = schema.chunks.c, schema.versions.c
+
+
+@dataclass(frozen=True)
+class Version:
+    """The parsed text of a document at one attempt."""
+
+    id: int
+    document_id: int
+    attempt: int
+    title: str
+    text_blob: str
+
+
+@dataclass(frozen=True)
+class NewChunk:
+    """A chunk to write. `embedding_key` (16 bytes) names the text that is embedded for it."""
+
+    ordinal: int
+    start: int
+    end: int
+    page: int | None
+    tokens: int
+    heading_path: tuple[str, ...]
+    header: str
+    text: str
+    embedding_key: bytes
+
+
+@dataclass(frozen=True)
+class StoredChunk:
+    """A visible chunk, with the document that it belongs to."""
+
+    id: int
+    version_id: int
+    document_id: int
+    chunk_set_id: int
+    ordinal: int
+    start: int
+    end: int
+    page: int | None
+    heading_path: tuple[str, ...]
+    header: str
+    text: str
+    title: str
+    text_blob: str
+    file_id: str
+    filename: str
+    attributes: Mapping[str, Scalar]
+
+
+def put_version(
+    connection: Connection, document: Document, *, title: str, media_type: str, text_blob: str, characters: int
+) -> Version:
+    """Record the parsed text of a document's present attempt; a repeat replaces what a crash left."""
+    clear_attempt(connection, document.id, document.attempt)
+    values = {
+        "document_id": document.id,
+        "store_id": document.store_id,
+        "file_id": document.file_id,
+        "attempt": document.attempt,
+        "title": title,
+        "media_type": media_type,
+        "text_blob": text_blob,
+        "characters": characters,
+        "created_at": int(time.time()),
+    }
+    made = connection.execute(sa.insert(schema.versions).values(values)).inserted_primary_key
+    assert made is not None
+    return Version(made[0], document.id, document.attempt, title, text_blob)
+
+
+def clear_attempt(connection: Connection, document_id: int, attempt: int) -> None:
+    """Remove an attempt's unpublished version with its chunks."""
+    connection.execute(
+        sa.delete(schema.versions).where(
+            _versions.document_id == document_id, _versions.attempt == attempt, _versions.published_seq.is_(None)
+        )
+    )
+
+
+def get_version(connection: Connection, document_id: int, attempt: int) -> Version | None:
+    """The version that an attempt has parsed, if it has."""
+    query = sa.select(
+        _versions.id, _versions.document_id, _versions.attempt, _versions.title, _versions.text_blob
+    ).where(_versions.document_id == document_id, _versions.attempt == attempt)
+    row = connection.execute(query).first()
+    return None if row is None else Version(**row._mapping)
+
+
+def published_version(connection: Connection, document_id: int) -> Version | None:
+    """The version of a document that answers now, if one does."""
+    query = sa.select(
+        _versions.id, _versions.document_id, _versions.attempt, _versions.title, _versions.text_blob
+    ).where(_versions.document_id == document_id, _versions.published_seq.is_not(None), _versions.retired_seq.is_(None))
+    row = connection.execute(query).first()
+    return None if row is None else Version(**row._mapping)
+
+
+def put_chunks(
+    connection: Connection, version_id: int, chunk_set_id: int, tenant: str, chunks: Sequence[NewChunk]
+) -> None:
+    """Write a version's chunks; those of an earlier try are replaced."""
+    connection.execute(
+        sa.delete(schema.chunks).where(_chunks.version_id == version_id, _chunks.chunk_set_id == chunk_set_id)
+    )
+    rows = [
+        {
+            "version_id": version_id,
+            "chunk_set_id": chunk_set_id,
+            "tenant": tenant,
+            "ordinal": chunk.ordinal,
+            "start": chunk.start,
+            "end": chunk.end,
+            "page": chunk.page,
+            "tokens": chunk.tokens,
+            "heading_path": list(chunk.heading_path),
+            "header": chunk.header,
+            "text": chunk.text,
+            "embedding_key": chunk.embedding_key,
+        }
+        for chunk in chunks
+    ]
+    if rows:
+        connection.execute(sa.insert(schema.chunks), rows)
+
+
+def version_texts(
+    connection: Connection, version_ids: Sequence[int], chunk_set_id: int
+) -> list[tuple[int, bytes, str, str]]:
+    """(version, embedding key, header, text) of every chunk of these versions."""
+    query = (
+        sa.select(_chunks.version_id, _chunks.embedding_key, _chunks.header, _chunks.text)
+        .where(_chunks.version_id.in_(version_ids), _chunks.chunk_set_id == chunk_set_id)
+        .order_by(_chunks.id)
+    )
+    return [(row.version_id, row.embedding_key, row.header, row.text) for row in connection.execute(query)]
+
+
+def visible_chunks(connection: Connection, ids: Sequence[int]) -> dict[int, StoredChunk]:
+    """Chunks by number, those that are published, not retired and whose document is still there."""
+    query = _visible().where(_chunks.id.in_(ids))
+    return {row.id: _stored(row) for row in connection.execute(query)}
+
+
+def neighbours(connection: Connection, version_id: int, chunk_set_id: int, first: int, last: int) -> list[StoredChunk]:
+    """The visible chunks of a version with ordinals from `first` to `last`, in order."""
+    query = _visible().where(
+        _chunks.version_id == version_id, _chunks.chunk_set_id == chunk_set_id, _chunks.ordinal.between(first, last)
+    )
+    return [_stored(row) for row in connection.execute(query.order_by(_chunks.ordinal))]
+
+
+def _visible() -> sa.Select[Any]:
+    documents, files = schema.documents.c, schema.files.c
+    return (
+        sa.select(
+            _chunks.id,
+            _chunks.version_id,
+            _versions.document_id,
+            _chunks.chunk_set_id,
+            _chunks.ordinal,
+            _chunks.start,
+            _chunks.end,
+            _chunks.page,
+            _chunks.heading_path,
+            _chunks.header,
+            _chunks.text,
+            _versions.title,
+            _versions.text_blob,
+            files.public_id.label("file_id"),
+            files.filename,
+            documents.attributes,
+        )
+        .join(schema.versions, _versions.id == _chunks.version_id)
+        .join(schema.documents, documents.id == _versions.document_id)
+        .join(schema.files, files.id == _versions.file_id)
+        .where(_versions.published_seq.is_not(None), _versions.retired_seq.is_(None))
+    )
+
+
+def _stored(row: sa.Row[Any]) -> StoredChunk:
+    values = dict(row._mapping)
+    return StoredChunk(**{**values, "heading_path": tuple(values["heading_path"])})

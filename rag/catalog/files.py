@@ -1,0 +1,84 @@
+"""Uploaded originals."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+
+from indexes.errors import NotThere
+from rag.blobs import StoredBlob
+from rag.catalog import schema
+from rag.catalog.paging import page_rows
+from rag.catalog.records import File, Page, PageRequest
+
+
+def add_file(connection: Connection, tenant: str, filename: str, purpose: str, blob: StoredBlob) -> File:
+    """Record an original whose bytes are in the blob store."""
+    values = {
+        "public_id": f"file-{secrets.token_hex(12)}",
+        "tenant": tenant,
+        "filename": filename,
+        "purpose": purpose,
+        "bytes": blob.size,
+        "blob": blob.key,
+        "owned": False,
+        "created_at": int(time.time()),
+    }
+    made = connection.execute(sa.insert(schema.files).values(values)).inserted_primary_key
+    assert made is not None
+    return File(id=made[0], **values)  # type: ignore[arg-type]
+
+
+def get_file(connection: Connection, tenant: str, public_id: str) -> File:
+    """A file by its public id. Raises NotThere, also for another tenant's."""
+    query = sa.select(schema.files).where(schema.files.c.tenant == tenant, schema.files.c.public_id == public_id)
+    row = connection.execute(query).first()
+    if row is None:
+        raise NotThere(f"There is no file {public_id!r}.", code="file_not_found", param="file_id")
+    return _file(row)
+
+
+def list_files(connection: Connection, tenant: str, page: PageRequest, purpose: str | None = None) -> Page[File]:
+    """A tenant's files, one page of them."""
+    query = sa.select(schema.files).where(schema.files.c.tenant == tenant)
+    if purpose is not None:
+        query = query.where(schema.files.c.purpose == purpose)
+    rows, more = page_rows(connection, query, schema.files.c.id, schema.files.c.public_id, page)
+    return Page([_file(row) for row in rows], more)
+
+
+def drop_file(connection: Connection, file: File) -> bool:
+    """Forget a file's row. True when no other file has the same bytes, so that they may go too."""
+    connection.execute(sa.delete(schema.files).where(schema.files.c.id == file.id))
+    query = sa.select(sa.func.count()).where(schema.files.c.blob == file.blob)
+    return connection.execute(query).scalar_one() == 0
+
+
+def own_file(connection: Connection, file_id: int) -> None:
+    """Let a file go with the last document that stands on it."""
+    connection.execute(sa.update(schema.files).where(schema.files.c.id == file_id).values(owned=True))
+
+
+def orphans(connection: Connection, most: int = 256) -> list[File]:
+    """Owned files that no document and no unpurged version stands on."""
+    documents, versions, files = schema.documents.c, schema.versions.c, schema.files.c
+    query = sa.select(schema.files).where(
+        files.owned == sa.true(),
+        ~sa.select(documents.id).where(documents.file_id == files.id).exists(),
+        ~sa.select(versions.id).where(versions.file_id == files.id, versions.purged == sa.false()).exists(),
+    )
+    return [_file(row) for row in connection.execute(query.limit(most))]
+
+
+def is_used(connection: Connection, file_id: int) -> bool:
+    """Whether a document of any store stands on this file."""
+    query = sa.select(sa.literal(1)).where(schema.documents.c.file_id == file_id).limit(1)
+    return connection.execute(query).first() is not None
+
+
+def _file(row: Row[Any]) -> File:
+    return File(**row._mapping)

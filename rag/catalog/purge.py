@@ -1,0 +1,93 @@
+"""Taking out what no longer answers: chunks first, then the vectors and texts that nothing else uses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from rag.catalog import schema
+
+KEPT_CHANGES = 10_000
+"""Marks in the change log that stay for views that lag."""
+
+_versions, _chunks, _vectors, _documents = (
+    schema.versions.c,
+    schema.chunks.c,
+    schema.vectors.c,
+    schema.documents.c,
+)
+
+
+def purgeable_versions(connection: Connection, most: int = 64) -> list[int]:
+    """Versions to purge: retired ones, and unpublished ones whose attempt is over."""
+    at_work = sa.select(_documents.id).where(
+        _documents.id == _versions.document_id,
+        _documents.attempt == _versions.attempt,
+        _documents.state.in_(schema.ACTIVE_STATES),
+    )
+    over = sa.or_(_versions.retired_seq.is_not(None), sa.and_(_versions.published_seq.is_(None), ~at_work.exists()))
+    query = sa.select(_versions.id).where(_versions.purged == sa.false(), over).order_by(_versions.id).limit(most)
+    return list(connection.execute(query).scalars())
+
+
+def purge_version(connection: Connection, version_id: int) -> str | None:
+    """Remove a version's chunks and the vectors that nothing else uses.
+
+    Returns the key of its text, for `unused_texts`. An unpublished version goes whole; a published one
+    leaves its mark in the change log.
+    """
+    row = connection.execute(
+        sa.select(_versions.text_blob, _versions.published_seq).where(_versions.id == version_id)
+    ).first()
+    if row is None:
+        return None
+    keys = set(
+        connection.execute(
+            sa.select(_chunks.tenant, _chunks.embedding_key).where(_chunks.version_id == version_id)
+        ).tuples()
+    )
+    connection.execute(sa.delete(schema.chunks).where(_chunks.version_id == version_id))
+    _drop_unused_vectors(connection, keys)
+    if row.published_seq is None:
+        connection.execute(sa.delete(schema.versions).where(_versions.id == version_id))
+    else:
+        connection.execute(sa.update(schema.versions).where(_versions.id == version_id).values(purged=True))
+    return str(row.text_blob)
+
+
+def unused_texts(connection: Connection, keys: Sequence[str]) -> list[str]:
+    """Which of these parsed texts no version needs any more."""
+    query = sa.select(_versions.text_blob).where(_versions.text_blob.in_(keys), _versions.purged == sa.false())
+    return sorted(set(keys) - set(connection.execute(query).scalars()))
+
+
+def prune_log(connection: Connection, store_id: int, seq: int, kept: int = KEPT_CHANGES) -> None:
+    """Forget purged marks that are more than `kept` changes old. Views further behind rebuild."""
+    through = seq - kept
+    if through <= 0:
+        return
+    connection.execute(
+        sa.delete(schema.versions).where(
+            _versions.store_id == store_id, _versions.purged == sa.true(), _versions.retired_seq <= through
+        )
+    )
+    stores = schema.stores
+    connection.execute(
+        sa.update(stores)
+        .where(stores.c.id == store_id, stores.c.pruned_through < through)
+        .values(pruned_through=through)
+    )
+
+
+def _drop_unused_vectors(connection: Connection, keys: set[tuple[str, bytes]]) -> None:
+    for tenant in {tenant for tenant, _ in keys}:
+        mine = [key for owner, key in keys if owner == tenant]
+        for start in range(0, len(mine), 5_000):
+            some = mine[start : start + 5_000]
+            used = sa.select(_chunks.embedding_key).where(_chunks.tenant == tenant, _chunks.embedding_key.in_(some))
+            unused = sorted(set(some) - set(connection.execute(used).scalars()))
+            connection.execute(
+                sa.delete(schema.vectors).where(_vectors.tenant == tenant, _vectors.embedding_key.in_(unused))
+            )

@@ -1,0 +1,123 @@
+"""What the catalog tells about its rows: frozen nouns, one per table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from rag.context import Scalar
+
+State = Literal["queued", "parsing", "splitting", "embedding", "completed", "failed", "cancelled"]
+ACTIVE: tuple[State, ...] = ("queued", "parsing", "splitting", "embedding")
+
+
+@dataclass(frozen=True)
+class Store:
+    """A vector store. Times are seconds since 1970."""
+
+    id: int
+    public_id: str
+    tenant: str
+    name: str
+    description: str | None
+    metadata: Mapping[str, str]
+    chunking: Mapping[str, Any]
+    seq: int
+    pruned_through: int
+    created_at: int
+    last_active_at: int
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One embedding space, one chunk set and one pair of indexes over a store."""
+
+    id: int
+    store_id: int
+    tenant: str
+    space_id: int
+    chunk_set_id: int
+    embedder: str
+    build: str
+    vector_index: str
+    keyword_index: str
+    state: str
+
+
+@dataclass(frozen=True)
+class File:
+    """An uploaded original. `blob` is the SHA-256 of its bytes."""
+
+    id: int
+    public_id: str
+    tenant: str
+    filename: str
+    purpose: str
+    bytes: int
+    blob: str
+    owned: bool
+    created_at: int
+
+
+@dataclass(frozen=True)
+class Document:
+    """A file in a store, with where its ingestion stands."""
+
+    id: int
+    store_id: int
+    tenant: str
+    file_id: int
+    file_public_id: str
+    filename: str
+    bytes: int
+    blob: str
+    source: str
+    attributes: Mapping[str, Scalar]
+    state: State
+    attempt: int
+    alone: bool
+    batch: str | None
+    chunks_total: int
+    chunks_done: int
+    embedded: int
+    embedded_tokens: int
+    error_code: str | None
+    error_message: str | None
+    created_at: int
+    updated_at: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Documents of a store by where they stand."""
+
+    in_progress: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.in_progress + self.completed + self.failed + self.cancelled
+
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Page(Generic[Row]):
+    """Some rows of a longer list."""
+
+    rows: Sequence[Row]
+    has_more: bool
+
+
+@dataclass(frozen=True)
+class PageRequest:
+    """Which rows: newest first or oldest first, after or before a row named by its public id."""
+
+    limit: int = 20
+    order: Literal["asc", "desc"] = "desc"
+    after: str | None = None
+    before: str | None = None

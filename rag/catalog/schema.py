@@ -1,0 +1,219 @@
+"""The catalog's tables: the only truth about what is stored.
+
+Numbers that tell the order of changes (`published_seq`, `retired_seq`, `changed_seq`) are taken from the store's
+counter row inside the transaction that makes the change, so they are in commit order. Together they are the change
+log that views follow: a document version is visible while it is published and not retired.
+
+States of a document:
+
+    queued -> parsing -> splitting -> embedding -> completed
+       any of the first four -> failed | cancelled
+       failed | cancelled -> queued (retry)
+
+`attempt` is the fencing token: whoever retries, cancels, replaces or isolates a document takes the next number,
+and work that carries an older one is refused when it tries to change anything.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+metadata = sa.MetaData(naming_convention=NAMES)
+
+ACTIVE_STATES = ("queued", "parsing", "splitting", "embedding")
+TERMINAL_STATES = ("completed", "failed", "cancelled")
+
+# Ids are never reused: AUTOINCREMENT on SQLite, sequences elsewhere.
+Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+Json = sa.JSON(none_as_null=True)
+
+
+def _id() -> sa.Column[int]:
+    return sa.Column("id", Id, primary_key=True, autoincrement=True)
+
+
+def _table(name: str, *items: sa.schema.SchemaItem) -> sa.Table:
+    return sa.Table(name, metadata, *items, sqlite_autoincrement=True)
+
+
+installation = _table(
+    "installation",
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("incarnation", sa.String(32), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+)
+"""One row. `incarnation` changes after a restore or a move, so that no view from before is trusted."""
+
+spaces = _table(
+    "spaces",
+    _id(),
+    sa.Column("fingerprint", sa.String(32), nullable=False, unique=True),
+    sa.Column("definition", Json, nullable=False),
+    sa.Column("dimension", sa.Integer, nullable=False),
+    sa.Column("calibration", Json),
+)
+
+stores = _table(
+    "stores",
+    _id(),
+    sa.Column("public_id", sa.String(40), nullable=False, unique=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("description", sa.Text),
+    sa.Column("metadata", Json, nullable=False),
+    sa.Column("chunking", Json, nullable=False),
+    sa.Column("seq", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("pruned_through", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("last_active_at", sa.BigInteger, nullable=False),
+    sa.Index(None, "tenant", "created_at"),
+)
+"""`seq` is the counter row of the change log; `pruned_through` says from where on it is complete."""
+
+chunk_sets = _table(
+    "chunk_sets",
+    _id(),
+    sa.Column("store_id", Id, sa.ForeignKey("stores.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("fingerprint", sa.String(64), nullable=False),
+    sa.Column("settings", Json, nullable=False),
+    sa.UniqueConstraint("store_id", "fingerprint"),
+)
+"""One way of splitting a store's documents."""
+
+generations = _table(
+    "generations",
+    _id(),
+    sa.Column("store_id", Id, sa.ForeignKey("stores.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("space_id", Id, sa.ForeignKey("spaces.id"), nullable=False),
+    sa.Column("chunk_set_id", Id, sa.ForeignKey("chunk_sets.id"), nullable=False),
+    sa.Column("embedder", sa.Text, nullable=False),
+    sa.Column("build", sa.Text, nullable=False),
+    sa.Column("vector_index", sa.Text, nullable=False),
+    sa.Column("keyword_index", sa.Text, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.CheckConstraint("state IN ('building','ready','live','standby','retired','failed')", name="state"),
+    sa.Index(
+        "uq_generations_live",
+        "store_id",
+        unique=True,
+        sqlite_where=sa.text("state = 'live'"),
+        postgresql_where=sa.text("state = 'live'"),
+    ),
+)
+"""One embedding space, one chunk set and one pair of indexes over a store; exactly one is live."""
+
+files = _table(
+    "files",
+    _id(),
+    sa.Column("public_id", sa.String(40), nullable=False, unique=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("filename", sa.Text, nullable=False),
+    sa.Column("purpose", sa.String(32), nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("blob", sa.String(64), nullable=False),
+    sa.Column("owned", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Index(None, "tenant", "created_at"),
+    sa.Index(None, "blob"),
+)
+"""Uploaded originals. `blob` is the SHA-256 of the bytes and the key in the blob store. An `owned`
+file came with a document and goes when no document stands on it any more."""
+
+documents = _table(
+    "documents",
+    _id(),
+    sa.Column("store_id", Id, sa.ForeignKey("stores.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("file_id", Id, sa.ForeignKey("files.id"), nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("attributes", Json, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("alone", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("batch", sa.String(32)),
+    sa.Column("chunks_total", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("chunks_done", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("embedded", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("embedded_tokens", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("error_code", sa.String(32)),
+    sa.Column("error_message", sa.Text),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sa.CheckConstraint(
+        "state IN ('queued','parsing','splitting','embedding','completed','failed','cancelled')", name="state"
+    ),
+    sa.CheckConstraint("(state = 'failed') = (error_code IS NOT NULL)", name="failed_says_why"),
+    sa.UniqueConstraint("store_id", "source"),
+    sa.Index(None, "store_id", "state"),
+    sa.Index(None, "state", "batch"),
+    sa.Index(None, "batch"),
+    sa.Index(None, "file_id"),
+)
+"""A file in a store. `source` names it within the store (its path under a synced folder, else its file id); `alone`
+keeps a document that was in a batch which died away from others; `embedded` counts vectors computed for it."""
+
+versions = _table(
+    "versions",
+    _id(),
+    sa.Column("document_id", Id, nullable=False),
+    sa.Column("store_id", Id, sa.ForeignKey("stores.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("file_id", Id, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("media_type", sa.Text, nullable=False),
+    sa.Column("text_blob", sa.String(64), nullable=False),
+    sa.Column("characters", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("published_seq", sa.BigInteger),
+    sa.Column("changed_seq", sa.BigInteger),
+    sa.Column("retired_seq", sa.BigInteger),
+    sa.Column("purged", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.UniqueConstraint("document_id", "attempt"),
+    sa.Index(None, "purged", "retired_seq"),
+    sa.Index(None, "file_id"),
+    sa.Index(None, "store_id", "published_seq"),
+    sa.Index(None, "store_id", "changed_seq"),
+    sa.Index(None, "store_id", "retired_seq"),
+    sa.Index(None, "text_blob"),
+)
+"""The parsed text of a document at one attempt; it outlives its document as a mark in the change
+log. `purged` once its chunks, and the vectors and text that nothing else uses, are gone."""
+
+chunks = _table(
+    "chunks",
+    _id(),
+    sa.Column("version_id", Id, sa.ForeignKey("versions.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("chunk_set_id", Id, nullable=False),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("ordinal", sa.Integer, nullable=False),
+    sa.Column("start", sa.BigInteger, nullable=False),
+    sa.Column("end", sa.BigInteger, nullable=False),
+    sa.Column("page", sa.Integer),
+    sa.Column("tokens", sa.Integer, nullable=False),
+    sa.Column("heading_path", Json, nullable=False),
+    sa.Column("header", sa.Text, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("embedding_key", sa.LargeBinary(16), nullable=False),
+    sa.UniqueConstraint("version_id", "chunk_set_id", "ordinal"),
+    sa.Index(None, "embedding_key"),
+)
+"""`embedding_key` is the head of the SHA-256 of the text that is embedded (header and chunk)."""
+
+vectors = _table(
+    "vectors",
+    sa.Column("space_id", Id, sa.ForeignKey("spaces.id"), nullable=False),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("embedding_key", sa.LargeBinary(16), nullable=False),
+    sa.Column("vector", sa.LargeBinary, nullable=False),
+    sa.PrimaryKeyConstraint("space_id", "tenant", "embedding_key"),
+)
+"""Little-endian float32, `dimension` of them, unit length; one per text, space and tenant."""

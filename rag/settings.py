@@ -1,0 +1,210 @@
+"""Settings: one TOML file, environment variables and flags, in that order of growing precedence.
+
+A setting `[section] field` is `RAG_SECTION_FIELD` in the environment; one at the top of the file is
+`RAG_FIELD`. `RAG_API_KEY` is short for `RAG_SERVER_API_KEY`. Tables of aliases (`[models.NAME]`,
+`[embedders.NAME]`) stand only in the file. `Settings.origins` remembers where each value came from.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
+
+from indexes.errors import ChangeRequest
+
+DEFAULT_FILE = "rag.toml"
+SHORT_NAMES = {"RAG_API_KEY": "server.api_key"}
+NOT_SETTINGS = {"RAG_CONFIG", "RAG_TEST_DATA", "RAG_URL"}
+TABLES = ("models", "embedders")
+
+
+class Section(BaseModel):
+    """A part of the settings: frozen, and strict about names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSettings(Section):
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    api_key: SecretStr | None = None
+    """Without a key the server binds to loopback only; with one, every route but health asks for it."""
+    max_body_mb: int = Field(default=512, ge=1)
+    """The largest request body, in MiB, checked before anything is parsed."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Host names beyond loopback and `host` that a request may name."""
+    allowed_origins: tuple[str, ...] = ()
+    """Web origins (scheme://host:port) that may call the API from a browser."""
+
+
+class IngestSettings(Section):
+    batch_documents: int = Field(default=64, ge=1, le=512)
+    """Documents that one durable workflow takes at most."""
+    batch_bytes: int = Field(default=4 << 20, ge=1)
+    """Bytes of originals that one workflow takes at most (a larger file goes alone)."""
+    concurrent_batches: int = Field(default=2, ge=1, le=16)
+    """Batches at work at once: one parses while another embeds."""
+    parser_processes: int = Field(default=1, ge=1, le=16)
+    parse_seconds: float = Field(default=55.0, gt=0)
+    """Wall time that parsing one file may take."""
+    parse_memory_mb: int = Field(default=2048, ge=128)
+    """Memory that parsing one file may take beyond the parser itself, in MiB."""
+    max_file_mb: int = Field(default=512, ge=1)
+    chunk_tokens: int | None = Field(default=None, ge=16)
+    """Tokens of a chunk, its heading included; unset: chosen from the embedder's limit."""
+    chunk_overlap_tokens: int | None = Field(default=None, ge=0)
+
+
+class RetrievalSettings(Section):
+    mode: Literal["hybrid", "dense", "keyword"] = "hybrid"
+    fusion: Literal["scaled", "rrf"] = "scaled"
+    dense_weight: float = Field(default=0.5, ge=0, le=1)
+    """The dense leg's share of a fused score; the keyword leg has the rest."""
+    top_k: int = Field(default=10, ge=1, le=1000)
+    depth: int = Field(default=100, ge=1, le=10_000)
+    """Candidates that each leg hands to fusion."""
+    min_relevance: float | None = Field(default=None, ge=0, le=1)
+    """The relevance below which an answer is not grounded; unset: the measured default."""
+
+
+class ContextSettings(Section):
+    candidates: int = Field(default=30, ge=1, le=1000)
+    """Chunks that retrieval proposes for a context."""
+    order: Literal["rank", "edges", "reverse", "document"] = "rank"
+    max_passages: int = Field(default=12, ge=1)
+    widen: int = Field(default=1, ge=0, le=10)
+    """Neighbouring chunks, on each side, that may fill the room that is left."""
+    tokens: int | None = Field(default=None, ge=1)
+    """A cap on the prompt below the model's window."""
+
+
+class Settings(Section):
+    """Everything that can be configured, with its defaults."""
+
+    data: Path = Path("rag-data")
+    """The folder of the catalog, the originals and the views."""
+    tenant: str = "default"
+    embedder: str = "default"
+    """The embedder of new stores, by alias."""
+    model: str = "extractive"
+    """The language model used unless a request names one, by alias."""
+    vector_index: str = "faiss"
+    keyword_index: str = "tantivy"
+    prompts: Path | None = None
+    """A folder of prompt templates of one's own, looked into before the packaged ones."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads of the embedding model; unset: as many as there are cores."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    server: ServerSettings = ServerSettings()
+    ingest: IngestSettings = IngestSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
+    context: ContextSettings = ContextSettings()
+    models: dict[str, dict[str, Any]] = {}
+    embedders: dict[str, dict[str, Any]] = {}
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def origins(self) -> Mapping[str, str]:
+        """Where each value that is not a default came from, by dotted name."""
+        return self._origins
+
+
+def load_settings(
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Read the settings.
+
+    `file` is the TOML file (else `RAG_CONFIG`, else `rag.toml` here if there is one); `flags` maps dotted names
+    (`server.port`) to values, None meaning not given. Raises ChangeRequest naming the setting and its origin.
+    """
+    environment = os.environ if environment is None else environment
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    path = _config_file(file, environment)
+    if path is not None:
+        _merge_file(path, values, origins)
+    for name, (variable, text) in _from_environment(environment).items():
+        _put(values, name, text)
+        origins[name] = f"environment variable {variable}"
+    for name, value in (flags or {}).items():
+        if value is not None:
+            _put(values, name, value)
+            origins[name] = "flag"
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, origins) from error
+    settings._origins.update(origins)
+    return settings
+
+
+def settings_names() -> list[str]:
+    """Every setting by its dotted name, tables of aliases left out."""
+    names: list[str] = []
+    for name, field in Settings.model_fields.items():
+        if name in TABLES:
+            continue
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            names += [f"{name}.{inner}" for inner in kind.model_fields]
+        else:
+            names.append(name)
+    return names
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting: `server.port` is `RAG_SERVER_PORT`."""
+    return "RAG_" + name.replace(".", "_").upper()
+
+
+def _config_file(file: Path | None, environment: Mapping[str, str]) -> Path | None:
+    named = file or (Path(environment["RAG_CONFIG"]) if environment.get("RAG_CONFIG") else None)
+    if named is not None:
+        if not named.is_file():
+            raise ChangeRequest(f"The settings file {named} does not exist. Name one that does.", code="no_settings")
+        return named
+    here = Path(DEFAULT_FILE)
+    return here if here.is_file() else None
+
+
+def _merge_file(path: Path, values: dict[str, Any], origins: dict[str, str]) -> None:
+    try:
+        read = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ChangeRequest(f"The settings file {path} is not valid TOML: {error}.", code="bad_settings") from error
+    for name, value in read.items():
+        values[name] = value
+        if isinstance(value, dict) and name not in TABLES:
+            origins.update({f"{name}.{inner}": str(path) for inner in value})
+        else:
+            origins[name] = str(path)
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    known = {variable_of(name): name for name in settings_names()} | SHORT_NAMES
+    return {known[v]: (v, text) for v, text in environment.items() if v in known and text != ""}
+
+
+def _put(values: dict[str, Any], name: str, value: Any) -> None:
+    section, _, field = name.rpartition(".")
+    if section:
+        inner = dict(values.get(section) or {})
+        inner[field] = value.split(",") if isinstance(value, str) and field.startswith("allowed_") else value
+        values[section] = inner
+    else:
+        values[field] = value
+
+
+def _explain(error: ValidationError, origins: Mapping[str, str]) -> ChangeRequest:
+    first = error.errors(include_url=False, include_input=False)[0]
+    name = ".".join(str(part) for part in first["loc"])
+    origin = origins.get(name, "settings")
+    return ChangeRequest(f"The setting {name} ({origin}) is wrong: {first['msg']}.", code="bad_settings", param=name)
