@@ -1,0 +1,173 @@
+"""The default vector index: FAISS in memory, exact.
+
+FAISS numbers its vectors by row and knows nothing of ids, deletions or ties, so all three are kept here. Removing a row
+would move all that follow (94 ms at a million): a removed row stays as a tombstone, until a third of all are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from indexes.checks import (
+    best,
+    checked_count,
+    checked_dimension,
+    checked_ids,
+    checked_query,
+    checked_vectors,
+    cosines,
+)
+from indexes.locks import ReadWriteLock
+from indexes.vector import Hits, Ids, Vectors
+
+GATHER_COUNT = 5_000
+GATHER_SHARE = 0.05
+"""At most this many allowed rows, or this share of all, are gathered and multiplied instead of masked in FAISS."""
+
+MARGIN = 1e-5
+"""How far a float32 product may stray from the exact cosine; what lies this close to the k-th is computed exactly."""
+
+EXTRA = 16
+"""Hits fetched beyond k, so that the few near the k-th need no second look."""
+
+Rows = NDArray[np.int64]
+
+_FAISS: Any = faiss  # its stubs leave out what its Python layer adds
+
+
+class FaissIndex:
+    """A `VectorIndex` on `IndexFlatIP`.
+
+    FAISS crashes when it is searched during an addition, and its calls release the interpreter's lock: hence the lock.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        self.dimension = checked_dimension(dimension)
+        self._lock = ReadWriteLock()
+        self._index = _FAISS.IndexFlatIP(dimension)
+        self._ids: Ids = np.empty(0, dtype=np.int64)
+        """What is in the index, ascending."""
+        self._rows: Rows = np.empty(0, dtype=np.int64)
+        """The row of each of `_ids`."""
+        self._owners: Ids = np.empty(0, dtype=np.int64)
+        """The id of each row; 0 for a tombstone."""
+
+    def add(self, ids: Ids, vectors: Vectors) -> None:
+        """See `VectorIndex.add`."""
+        rows = checked_vectors(vectors, self.dimension)
+        new = checked_ids(ids, len(rows))
+        order = np.argsort(new)
+        new, rows = new[order], rows[order]
+        with self._lock.writing():
+            self._forget(new)
+            places = np.searchsorted(self._ids, new)
+            self._rows = np.insert(self._rows, places, len(self._owners) + np.arange(len(new)))
+            self._ids = np.insert(self._ids, places, new)
+            self._owners = np.concatenate([self._owners, new])
+            self._index.add(rows)
+            self._compact()
+
+    def remove(self, ids: Ids) -> None:
+        """See `VectorIndex.remove`."""
+        with self._lock.writing():
+            self._forget(np.asarray(ids, dtype=np.int64))
+            self._compact()
+
+    def search(self, query: NDArray[np.float32], k: int, allowed: Ids | None = None) -> Hits:
+        """See `VectorIndex.search`."""
+        vector, k = checked_query(query, self.dimension), checked_count(k)
+        with self._lock.reading():
+            rows = self._rows if allowed is None else self._rows[self._places(np.asarray(allowed, dtype=np.int64))]
+            near = self._near(vector, min(k, len(rows)), rows)
+            return best(self._owners[near], cosines(self._matrix()[near], vector), k)
+
+    def scores(self, query: NDArray[np.float32], ids: Ids) -> NDArray[np.float32]:
+        """See `VectorIndex.scores`."""
+        vector, wanted = checked_query(query, self.dimension), np.asarray(ids, dtype=np.int64)
+        scores = np.full(len(wanted), np.nan, dtype=np.float32)
+        with self._lock.reading():
+            places = np.searchsorted(self._ids, wanted)
+            there = self._is_at(places, wanted)
+            scores[there] = cosines(self._matrix()[self._rows[places[there]]], vector)
+        return scores
+
+    def ids(self) -> Ids:
+        """See `VectorIndex.ids`."""
+        with self._lock.reading():
+            return self._ids.copy()
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def close(self) -> None:
+        """See `VectorIndex.close`."""
+        self.remove(self.ids())
+
+    def _matrix(self) -> Vectors:
+        """FAISS's own memory, tombstones included; valid until the next change."""
+        total = len(self._owners)
+        flat: NDArray[np.float32] = _FAISS.rev_swig_ptr(self._index.get_xb(), total * self.dimension)
+        return flat.reshape(total, self.dimension)
+
+    def _is_at(self, places: Rows, ids: Ids) -> NDArray[np.bool_]:
+        if not len(self._ids):
+            return np.zeros(len(ids), dtype=bool)
+        found: NDArray[np.bool_] = self._ids[np.minimum(places, len(self._ids) - 1)] == ids
+        return found
+
+    def _places(self, ids: Ids) -> Rows:
+        """Where in `_ids` those of `ids` stand that are there, without repetition."""
+        places = np.searchsorted(self._ids, ids)
+        return np.unique(places[self._is_at(places, ids)])
+
+    def _forget(self, ids: Ids) -> None:
+        places = self._places(ids)
+        self._owners[self._rows[places]] = 0
+        self._ids, self._rows = np.delete(self._ids, places), np.delete(self._rows, places)
+
+    def _compact(self) -> None:
+        if 3 * (len(self._owners) - len(self._ids)) <= len(self._owners):
+            return
+        smaller = _FAISS.IndexFlatIP(self.dimension)
+        smaller.add(np.ascontiguousarray(self._matrix()[self._rows]))
+        self._index = smaller
+        self._rows, self._owners = np.arange(len(self._ids)), self._ids.copy()
+
+    def _near(self, vector: NDArray[np.float32], k: int, rows: Rows) -> Rows:
+        """Those of `rows` that are the k nearest or might tie with the k-th, in any order."""
+        if k in (0, len(rows)):
+            return rows[:k]
+        if len(rows) == len(self._rows):
+            return self._near_among_all(vector, k)
+        if len(rows) <= max(GATHER_COUNT, GATHER_SHARE * len(self._owners)):
+            products = self._matrix()[rows] @ vector
+            return rows[products >= np.partition(products, -k)[-k] - MARGIN]
+        return self._near_among(vector, k, rows)
+
+    def _near_among_all(self, vector: NDArray[np.float32], k: int) -> Rows:
+        """Unmasked, which is twice as fast, with the tombstones dropped afterwards; masked when too few are left."""
+        [scores], [found] = self._index.search(vector[None, :], min(2 * k + EXTRA, len(self._owners)))
+        living = self._owners[found] > 0
+        if living.sum() >= k:
+            floor = scores[living][k - 1] - MARGIN
+            if scores[-1] < floor:
+                near: Rows = found[living & (scores >= floor)]
+                return near
+        return self._near_among(vector, k, self._rows)
+
+    def _near_among(self, vector: NDArray[np.float32], k: int, rows: Rows) -> Rows:
+        mask = np.zeros(len(self._owners), dtype=bool)
+        mask[rows] = True
+        bits = np.packbits(mask, bitorder="little")
+        options = _FAISS.SearchParameters(sel=_FAISS.IDSelectorBitmap(len(bits), _FAISS.swig_ptr(bits)))
+        [scores], [found] = self._index.search(vector[None, :], min(k + EXTRA, len(rows)), params=options)
+        floor = float(scores[k - 1] - MARGIN)
+        if scores[-1] >= floor:  # more may tie with the k-th than were fetched
+            _, _, found = self._index.range_search(vector[None, :], floor, params=options)
+            return np.asarray(found, dtype=np.int64)
+        near: Rows = found[scores >= floor]
+        return near
