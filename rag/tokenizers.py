@@ -54,6 +54,9 @@ class Tokenizer(Protocol):
 class PromptTokenizer(Tokenizer, Protocol):
     """A tokenizer that also knows the control tokens of a rendered chat template."""
 
+    control_tokens: tuple[str, ...]
+    """Control tokens of its own, to be broken in untrusted text beside the well-known ones (`rag.fence.clean`)."""
+
     def count_rendered(self, text: str) -> int:
         """Like `count`, but a control token (`<|im_end|>`) counts as the one token that it is."""
         ...
@@ -123,6 +126,7 @@ class ByteBound:
 
     name = BYTES
     exact = False
+    control_tokens: tuple[str, ...] = ()
 
     def count(self, text: str) -> int:
         """The number of UTF-8 bytes."""
@@ -159,6 +163,8 @@ class OpenAITokenizer:
     """An encoding of `bpe-openai`, exact and offline."""
 
     exact = True
+    control_tokens: tuple[str, ...] = ()
+    """All of the form `<|...|>`, which is broken anyway."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -210,6 +216,8 @@ class HuggingFaceTokenizer:
         self._plain.encode_special_tokens = True
         self._rendered = _unlimited_copy(tokenizer)
         self._rendered.encode_special_tokens = False
+        added = tokenizer.get_added_tokens_decoder().values()
+        self.control_tokens: tuple[str, ...] = tuple(sorted(token.content for token in added if token.special))
 
     def count(self, text: str) -> int:
         """How many tokens `text` takes as plain text, without special tokens around it."""
