@@ -12,6 +12,12 @@ from typing import Protocol
 
 from rag.context import Context, Message
 
+PROVIDERS = {
+    "extractive": "rag.models.extractive:ExtractiveLLM",
+    "openai": "rag.models.openai:OpenAILLM",
+}
+"""Each is constructed with the `ModelAlias` that it serves."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -79,7 +85,8 @@ class LLM(Protocol):
         """Yield the answer in pieces. Closing the iterator stops the work.
 
         `context` is what the messages were rendered from, for providers that quote rather than write.
-        Raises TryLater when the provider is overloaded, unreachable or too slow, ChangeRequest when it refuses the request.
+        Raises TryLater when the provider is overloaded, unreachable or too slow, ChangeRequest when it refuses the
+        request.
         """
         ...
 
