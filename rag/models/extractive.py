@@ -1,0 +1,374 @@
+"""An answer made of quotations: the best sentences of the passages, each with its `[n]`. It needs no model.
+
+A sentence is worth the share of the question's words that it holds, weighted by how rare they are in the passages at
+hand (after TextTiling's and BM25's idea of IDF; Robertson and Zaragoza, 2009). What stands above it counts too: under
+the heading "Changing the port" a sentence need not say "port" again.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal
+
+from indexes.errors import ChangeRequest
+from indexes.words import analyse, content_words
+from rag.context import Context, Message, Passage
+from rag.models import Delta, ModelAlias, Sampling, Usage
+from rag.tokenizers import Tokenizer, open_tokenizer
+
+MOST_QUOTES = 3
+LONGEST_QUOTE = 1200
+"""Characters after which a quote takes in no more of what follows it."""
+HEADING_WEIGHT = 0.5
+"""What a question word is worth when only the headings above a sentence hold it."""
+NEIGHBOUR_WEIGHT = 0.25
+"""The same for the sentences right before and after."""
+RANK_WEIGHT = 0.15
+"""How much the passage's place among the passages counts, beside a coverage in [0, 1]."""
+FURTHER_QUOTE = 0.6
+"""A further quote must reach this share of the best one's value."""
+
+
+Kind = Literal["sentence", "item", "row", "code", "heading"]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a passage that can be quoted whole: `passage.text[start:end]`, without white space around it."""
+
+    start: int
+    end: int
+    kind: Kind
+
+
+class ExtractiveLLM:
+    """Quotes one to three stretches of the packed passages; see `LLM`."""
+
+    def __init__(self, alias: ModelAlias) -> None:
+        self._alias = alias
+        self._tokenizer: Tokenizer = open_tokenizer(alias.tokenizer)
+
+    async def stream(
+        self,
+        messages: tuple[Message, ...],  # noqa: ARG002
+        sampling: Sampling,
+        context: Context | None = None,
+    ) -> AsyncIterator[Delta]:
+        """Yield quote by quote. Raises ChangeRequest (`no_passages`) when there is nothing to quote from."""
+        if context is None or not context.passages:
+            raise ChangeRequest(
+                f"The model {self._alias.name!r} answers by quoting passages, and there are none. "
+                f"Ask something that the store covers, or choose another model.",
+                code="no_passages",
+                param="model",
+            )
+        limit = sampling.max_tokens or self._alias.output_limit
+        text, finish = "", "stop"
+        for piece in _pieces(quotes(context.question, context.passages)):
+            fitting = _fit(text, piece, limit, self._tokenizer)
+            text += fitting
+            if fitting:
+                yield Delta(fitting)
+            if fitting != piece:
+                finish = "length"
+                break
+        usage = Usage(context.ledger.prompt_tokens, self._tokenizer.count(text))
+        yield Delta(finish_reason=finish, usage=usage)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+@dataclass(frozen=True)
+class Quote:
+    """`passage.text[start:end]`, chosen to be said."""
+
+    passage: Passage
+    start: int
+    end: int
+
+    @property
+    def text(self) -> str:
+        return self.passage.text[self.start : self.end]
+
+
+def quotes(question: str, passages: Sequence[Passage]) -> list[Quote]:
+    """One to three quotes that answer `question` best, in reading order (of the passages, then within each)."""
+    candidates = [_Scored(i, passage, segments(passage.text)) for i, passage in enumerate(passages)]
+    weights = _weights(question, candidates)
+    ranked = sorted(
+        ((value, i, at) for i, scored in enumerate(candidates) for at, value in enumerate(scored.values(weights))),
+        key=lambda entry: (-entry[0], entry[1], entry[2]),
+    )
+    chosen: list[tuple[int, Quote]] = []
+    for value, i, at in ranked:
+        if len(chosen) == MOST_QUOTES or value < FURTHER_QUOTE * ranked[0][0]:
+            break
+        quote = _widened(candidates[i], at)
+        if not any(_repeats(quote, other) for _, other in chosen):
+            chosen.append((i, quote))
+    chosen.sort(key=lambda entry: (entry[0], entry[1].start))
+    return _joined([quote for _, quote in chosen])
+
+
+class _Scored:
+    """A passage cut into segments, with the words of each and of the headings above it."""
+
+    def __init__(self, rank: int, passage: Passage, parts: list[Segment]) -> None:
+        self.rank = rank
+        self.passage = passage
+        self.parts = parts or [Segment(0, len(passage.text), "sentence")]
+        self.words = [frozenset(analyse(passage.text[part.start : part.end])) for part in self.parts]
+        above = " ".join((passage.title, *passage.heading_path))
+        self.headings = [frozenset(analyse(above)) | near for near in self._nearest_headings()]
+
+    def _nearest_headings(self) -> list[frozenset[str]]:
+        near: frozenset[str] = frozenset()
+        found = []
+        for part, words in zip(self.parts, self.words, strict=True):
+            near = words if part.kind == "heading" else near
+            found.append(near)
+        return found
+
+    def values(self, weights: dict[str, float]) -> list[float]:
+        """What each segment is worth, in order; coverage is in [0, 1]."""
+        total = sum(weights.values()) or 1.0
+        prior = RANK_WEIGHT * self.passage.relevance / (1 + self.rank)
+        return [self._covered(at, weights) / total * self._form(at) + prior for at in range(len(self.parts))]
+
+    def _covered(self, at: int, weights: dict[str, float]) -> float:
+        around = frozenset().union(*self.words[max(at - 1, 0) : at], *self.words[at + 1 : at + 2])
+        return sum(
+            weight
+            * (
+                1.0
+                if word in self.words[at]
+                else max(HEADING_WEIGHT * (word in self.headings[at]), NEIGHBOUR_WEIGHT * (word in around))
+            )
+            for word, weight in weights.items()
+        )
+
+    def _form(self, at: int) -> float:
+        """Less for what says little by itself: a heading, a fragment of a few words."""
+        if self.parts[at].kind == "heading":
+            return 0.3
+        return min(1.0, 0.4 + 0.1 * len(self.words[at]))
+
+
+def _weights(question: str, candidates: Sequence[_Scored]) -> dict[str, float]:
+    """The rarity of each content word of the question among the segments at hand."""
+    among = [words for scored in candidates for words in scored.words]
+    frequency = Counter(word for words in among for word in words)
+    return {
+        word: math.log(1 + (len(among) - frequency[word] + 0.5) / (frequency[word] + 0.5))
+        for word in content_words(question)
+    }
+
+
+def _widened(scored: _Scored, at: int) -> Quote:
+    """The segment with what belongs to it: a heading's first words, what a colon announces."""
+    parts, text = scored.parts, scored.passage.text
+    last = at
+    while (
+        last + 1 < len(parts)
+        and parts[last + 1].end - parts[at].start <= LONGEST_QUOTE
+        and _goes_on(parts, last, text, at)
+    ):
+        last += 1
+    return Quote(scored.passage, parts[at].start, parts[last].end)
+
+
+def _goes_on(parts: Sequence[Segment], last: int, text: str, first: int) -> bool:
+    this, after = parts[last], parts[last + 1]
+    if this.kind == "heading":
+        return after.kind != "heading"
+    announced = parts[first].kind == "sentence" and text[parts[first].start : parts[first].end].endswith((":", "："))
+    if announced:
+        return last == first or (this.kind == after.kind and after.kind in ("item", "row"))
+    return False
+
+
+def _repeats(quote: Quote, other: Quote) -> bool:
+    if quote.passage is other.passage and quote.start < other.end and other.start < quote.end:
+        return True
+    return quote.text.casefold() == other.text.casefold()
+
+
+def _joined(chosen: list[Quote]) -> list[Quote]:
+    """Quotes with only white space between them are one."""
+    joined: list[Quote] = []
+    for quote in chosen:
+        before = joined[-1] if joined else None
+        if before and before.passage is quote.passage and not quote.passage.text[before.end : quote.start].strip():
+            joined[-1] = replace(before, end=quote.end)
+        else:
+            joined.append(quote)
+    return joined
+
+
+# ---- saying it -------------------------------------------------------------------------------------------------------
+
+_LOOKS_LIKE_MARKER = re.compile(r"[ \t]?(?:\[\^?\d[\d\s,;–-]*\]|【[^】\n]{0,80}】)(?!\()")
+_FENCE = re.compile(r" {0,3}(?:```|~~~)")
+
+
+def _pieces(chosen: Sequence[Quote]) -> list[str]:
+    """The answer in pieces: each quote verbatim, but for the document's own `[n]` which would pass for ours, and `[n]`."""
+    pieces = [_said(quote) for quote in chosen]
+    gaps = ["\n\n" if "\n" in a + b else " " for a, b in pairwise(pieces)]
+    return [piece + gap for piece, gap in zip(pieces, [*gaps, ""], strict=True)]
+
+
+def _said(quote: Quote) -> str:
+    text = _LOOKS_LIKE_MARKER.sub("", quote.text)
+    gap = "\n\n" if _FENCE.match(text.rpartition("\n")[2]) else " "
+    return f"{text}{gap}[{quote.passage.number}]"
+
+
+def _fit(said: str, piece: str, limit: int, tokenizer: Tokenizer) -> str:
+    """`piece`, or its longest part of whole words with its marker that stays within `limit` tokens in all."""
+    if tokenizer.count(said + piece.rstrip()) <= limit:
+        return piece
+    body, _, marker = piece.rstrip().rpartition("[")
+    ends = [match.start() for match in re.finditer(r"\s+|$", body)]
+    low, high = 0, len(ends)
+    while low < high:
+        middle = (low + high + 1) // 2
+        shortened = f"{body[: ends[middle - 1]]} [{marker}"
+        low, high = (middle, high) if tokenizer.count(said + shortened) <= limit else (low, middle - 1)
+    kept = body[: ends[low - 1]].strip() if low else ""
+    return f"{kept} [{marker}" if kept else ""
+
+
+# ---- cutting a text into what can be quoted whole --------------------------------------------------------------------
+
+_LINE = re.compile(r"[^\n]*\n?")
+_ITEM = re.compile(r"[ \t]*(?:[-*+•‣◦▪–]|\(?\d{1,3}[.)])[ \t]+\S")
+_HEADING = re.compile(r" {0,3}#{1,6}[ \t]+\S")
+_ROW = re.compile(r"[^\n|]*\|[^\n|]*\||[^\n\t]+\t[^\n]*\S")
+_RULE = re.compile(r"[\s|:=*_-]+$")
+_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s+[^\sa-z])|[。！？｡।؟]+[」』”）]*")
+_ABBREVIATION = re.compile(
+    r"(?:^|[\s(])(?:[A-Z]|[A-Za-z]\.[A-Za-z]|Mrs?|Ms|Dr|Prof|St|No|Nr|vs|Fig|Eq|Sec|cf|etc|approx)\.$"
+)
+_OPEN_END = re.compile(r"[.!?…:;。！？：；][\"'”’»)\]]*$")
+
+
+def segments(text: str) -> list[Segment]:
+    """Sentences, list items, table rows, code blocks and headings of `text`, in order, without overlap."""
+    found: list[Segment] = []
+    paragraph: list[tuple[int, int]] = []
+    lines = [match.span() for match in _LINE.finditer(text) if match.group()]
+    at = 0
+    while at < len(lines):
+        start, end = lines[at]
+        line = text[start:end]
+        if _FENCE.match(line):
+            found += _sentences(text, paragraph)
+            paragraph = []
+            at, code = _code(text, lines, at)
+            found += code
+            continue
+        kind = _kind(line)
+        if kind == "sentence":
+            paragraph.append((start, end))
+        else:
+            found += _sentences(text, paragraph)
+            paragraph = []
+            if kind == "item":
+                at, end = _item_end(text, lines, at)
+            if kind is not None:
+                found += _trimmed(text, start, end, kind)
+        at += 1
+    return found + _sentences(text, paragraph)
+
+
+def _kind(line: str) -> Kind | None:
+    """What a line outside of code is; None for a blank line or a rule."""
+    if _RULE.match(line):
+        return None
+    if _HEADING.match(line):
+        return "heading"
+    if _ITEM.match(line):
+        return "item"
+    return "row" if _ROW.match(line) else "sentence"
+
+
+def _code(text: str, lines: Sequence[tuple[int, int]], at: int) -> tuple[int, list[Segment]]:
+    """A fenced block whole, when it is closed and not long; otherwise its lines. Returns the line after it."""
+    fence = text[slice(*lines[at])].strip()[:3]
+    close = next((i for i in range(at + 1, len(lines)) if text[slice(*lines[i])].strip().startswith(fence)), None)
+    inside = lines[at + 1 : close]
+    if close is not None and lines[close][1] - lines[at][0] <= LONGEST_QUOTE:
+        return close + 1, _trimmed(text, lines[at][0], lines[close][1], "code")
+    after = len(lines) if close is None else close + 1
+    return after, [part for start, end in inside for part in _trimmed(text, start, end, "code")]
+
+
+def _item_end(text: str, lines: Sequence[tuple[int, int]], at: int) -> tuple[int, int]:
+    """An item takes the lines that go on with it: up to a blank line or a line of another kind."""
+    while at + 1 < len(lines):
+        line = text[slice(*lines[at + 1])]
+        here = text[slice(*lines[at])].rstrip()
+        if (
+            _kind(line) != "sentence"
+            or _FENCE.match(line)
+            or (_OPEN_END.search(here) and not line.startswith((" ", "\t")))
+        ):
+            break
+        at += 1
+    return at, lines[at][1]
+
+
+def _sentences(text: str, lines: Sequence[tuple[int, int]]) -> list[Segment]:
+    """The sentences of one paragraph, whose lines may break anywhere."""
+    if not lines:
+        return []
+    width = max(end - start for start, end in lines)
+    cuts = {lines[-1][1]}
+    for (start, end), (after, _) in pairwise(lines):
+        if _line_ends_sentence(text[start:end].strip(), text[after : after + 1], end - start, width):
+            cuts.add(end)
+    begin, stop = lines[0][0], lines[-1][1]
+    for match in _SENTENCE_END.finditer(text, begin, stop):
+        if not _ABBREVIATION.search(text, max(match.end() - 12, begin), match.end()):
+            cuts.add(match.end())
+    found: list[Segment] = []
+    for cut in sorted(cuts):
+        found += _trimmed(text, begin, cut, "sentence")
+        begin = cut
+    return _with_headings(text, found)
+
+
+def _line_ends_sentence(line: str, after: str, length: int, width: int) -> bool:
+    """A line that stops well before the margin, before a capital, was not broken by the margin."""
+    if _OPEN_END.search(line):
+        return True
+    return length < 0.6 * width and not after.islower()
+
+
+def _with_headings(text: str, found: list[Segment]) -> list[Segment]:
+    """A few words without an end, in front of a sentence: a heading whose mark-up the format has lost."""
+    marked = []
+    for part, after in zip(found, [*found[1:], None], strict=True):
+        words = text[part.start : part.end]
+        heading = after is not None and len(words) <= 60 and not _OPEN_END.search(words) and "\n" not in words
+        marked.append(replace(part, kind="heading") if heading else part)
+    return marked
+
+
+def _trimmed(text: str, start: int, end: int, kind: Kind) -> list[Segment]:
+    """The span without the white space at its ends; nothing when that is all."""
+    inner = text[start:end]
+    if not inner.strip():
+        return []
+    if kind != "code":
+        start += len(inner) - len(inner.lstrip())
+    else:
+        start += len(inner) - len(inner.lstrip("\n"))
+    return [Segment(start, start + len(text[start:end].rstrip()), kind)]
