@@ -1,17 +1,25 @@
 """Embedders: text in, unit vectors out.
 
 To add one: a file in this folder and a line in `EMBEDDERS`; or, from another package, an entry point
-in the group `rag.embedders`.
+in the group `rag.embedders`. What stands there is called with an `EmbedderSpec` and returns an `Embedder`.
+
+    registry = EmbedderRegistry.from_tables({"hosted": {"provider": "openai", "model": "text-embedding-3-small"}})
+    registry.open("hosted").embed_documents(["a text"])
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Protocol
 
 import numpy as np
+from annotated_types import Gt, Interval, MinLen
 from numpy.typing import NDArray
 
+from indexes.errors import ChangeRequest, Unsupported
+from indexes.registry import resolve
 from rag.spaces import Space
 from rag.tokenizers import Tokenizer
 
@@ -37,3 +45,159 @@ class Embedder(Protocol):
     def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The same for questions, which some models embed with another prefix."""
         ...
+
+
+EMBEDDERS = {
+    "sentence-transformers": "rag.embedders.sentence_transformers:SentenceTransformersEmbedder",
+    "openai": "rag.embedders.openai:OpenAIEmbedder",
+    "toy": "rag.embedders.toy:ToyEmbedder",
+}
+
+ENTRY_POINTS = "rag.embedders"
+
+_Count = Annotated[int, Interval(ge=1, le=10_000_000)]
+_Name = Annotated[str, MinLen(1)]
+
+
+@dataclass(frozen=True)
+class EmbedderSpec:
+    """One alias of the settings, `[embedders.NAME]`: which embedder, and how to reach it.
+
+    None leaves a field to the model's own configuration or to the provider's default.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
+
+    name: _Name
+    provider: _Name
+    model: _Name
+    base_url: str | None = None
+    api_key_env: str | None = None
+    """The environment variable that holds the key; keys never stand in the file."""
+    dimension: _Count | None = None
+    """The width that the vectors must have; another one is an error, never cut to size."""
+    query_prefix: str | None = None
+    document_prefix: str | None = None
+    pooling: str | None = None
+    """`mean`, `cls`, `max`, `lasttoken` and so on, for a model whose folder does not say."""
+    batch_size: _Count | None = None
+    """The most texts of one batch or request."""
+    timeout: Annotated[float, Gt(0)] = 60.0
+    """Seconds without a byte from the provider."""
+    retries: Annotated[int, Interval(ge=0, le=20)] = 4
+    tokenizer: _Name | None = None
+    """A name of `rag.tokenizers`, for a model that does not bring its own."""
+    token_limit: _Count | None = None
+    """Tokens that the model reads, special tokens included."""
+    device: str | None = None
+    """`cpu`, `cuda`, `cuda:1`, `mps`; unset: the best there is."""
+    threads: Annotated[int, Interval(ge=1, le=1024)] | None = None
+    """Threads of one computation on the CPU, a setting of the whole process; unset: as many as cores."""
+
+
+_REMOTE = {"base_url", "api_key_env", "timeout", "retries", "tokenizer"}
+_LOCAL = {"device", "threads", "pooling"}
+_NOT_FOR = {
+    "sentence-transformers": _REMOTE,
+    "openai": _LOCAL,
+    "toy": _REMOTE | _LOCAL | {"query_prefix", "document_prefix", "batch_size", "token_limit"},
+}
+"""Fields that a provider has no use for: to accept one would promise what is not done."""
+
+BUILT_IN: Mapping[str, EmbedderSpec] = {
+    "default": EmbedderSpec("default", "sentence-transformers", "sentence-transformers/all-MiniLM-L6-v2"),
+    **{name: EmbedderSpec(name, "toy", name) for name in ("toy-256", "toy-384", "toy-384-b")},
+}
+"""Aliases that need no settings. `[embedders.default]` in the settings takes the place of the first."""
+
+
+def parse_embedder(name: str, table: Mapping[str, Any]) -> EmbedderSpec:
+    """The spec in the table `[embedders.name]`.
+
+    Raises ChangeRequest (`invalid_settings`) that names every field at fault.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        spec = TypeAdapter(EmbedderSpec).validate_python({**table, "name": name})
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{fault['loc'][-1] if fault['loc'] else 'table'}: {fault['msg']}" for fault in error.errors()
+        )
+        raise _invalid(name, faults) from error
+    useless = sorted(_NOT_FOR.get(spec.provider, set()) & table.keys())
+    if useless:
+        raise _invalid(name, f"the provider {spec.provider!r} has no use for {', '.join(useless)}")
+    return spec
+
+
+def _invalid(name: str, faults: str) -> ChangeRequest:
+    return ChangeRequest(
+        f"The settings [embedders.{name}] are not valid: {faults}. Correct the file.",
+        code="invalid_settings",
+        param=f"embedders.{name}",
+    )
+
+
+def too_long(model: str, tokens: int, limit: int) -> ChangeRequest:
+    """The error for a text over an embedder's limit, both counted in its tokens."""
+    return ChangeRequest(
+        f"A text of {tokens} tokens is over the limit of the embedder {model!r}, which reads {limit}. "
+        f"Shorten or split the text: nothing is cut off silently.",
+        code="text_too_long",
+    )
+
+
+def open_embedder(spec: EmbedderSpec) -> Embedder:
+    """The embedder of this spec, ready to embed; may take seconds and load a model.
+
+    Raises Unsupported for an unknown provider or a missing package, and what the provider's own file says.
+    """
+    embedder: Embedder = resolve("embedder provider", EMBEDDERS, ENTRY_POINTS, spec.provider)(spec)
+    return embedder
+
+
+class EmbedderRegistry:
+    """Aliases and their embedders, each opened once, on first use. Safe to call from several threads."""
+
+    def __init__(self, specs: Mapping[str, EmbedderSpec]) -> None:
+        self._specs = {**BUILT_IN, **specs}
+        self._opened: dict[str, Embedder] = {}
+        self._locks = {name: threading.Lock() for name in self._specs}
+
+    @classmethod
+    def from_tables(cls, tables: Mapping[str, Mapping[str, Any]]) -> EmbedderRegistry:
+        """A registry of the tables `[embedders.NAME]` beside the built-in aliases. Raises as `parse_embedder` does."""
+        return cls({name: parse_embedder(name, table) for name, table in tables.items()})
+
+    def names(self) -> list[str]:
+        """All aliases, in order of the alphabet."""
+        return sorted(self._specs)
+
+    def spec(self, name: str) -> EmbedderSpec:
+        """The spec behind an alias. Raises Unsupported (`unknown_name`), naming the known ones."""
+        if name not in self._specs:
+            raise Unsupported(
+                f"There is no embedder named {name!r}. Known: {', '.join(self.names())}. "
+                f"Add a table [embedders.{name}] to the settings, or use one of these.",
+                code="unknown_name",
+                param="embedder",
+            )
+        return self._specs[name]
+
+    def open(self, name: str) -> Embedder:
+        """The embedder behind an alias: the same object every time. Raises as `spec` and `open_embedder` do."""
+        spec = self.spec(name)
+        with self._locks[name]:
+            if name not in self._opened:
+                self._opened[name] = open_embedder(spec)
+            return self._opened[name]
+
+    def close(self) -> None:
+        """Close what the opened embedders hold (connections). Idempotent; a later `open` opens anew."""
+        for name, lock in self._locks.items():
+            with lock:
+                embedder = self._opened.pop(name, None)
+            close = getattr(embedder, "close", None)
+            if close is not None:
+                close()

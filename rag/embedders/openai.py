@@ -1,0 +1,212 @@
+"""Embeddings from any endpoint that speaks OpenAI's `/embeddings`, hosted or self-hosted, through the official SDK.
+
+An answer is not taken on trust: rows out of order, doubled, missing, of another width, not finite or without a
+direction would put vectors under the wrong texts, silently. Each is an error that names the endpoint and the model.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexes.errors import ChangeRequest, RagError, TryLater
+from rag.embedders import EmbedderSpec, too_long
+from rag.spaces import Space
+from rag.tokenizers import open_tokenizer
+
+if TYPE_CHECKING:
+    from openai import APIStatusError, OpenAI
+
+HOSTED = "https://api.openai.com/v1"
+HOSTED_KEY = "OPENAI_API_KEY"
+CONNECT_SECONDS = 10.0
+TOKEN_LIMIT = 8191
+BATCH_TEXTS = 64
+REQUEST_TOKENS = 250_000
+"""Tokens of one request; the hosted service takes 300,000 at most."""
+
+
+class OpenAIEmbedder:
+    """One alias's endpoint under the contract of `Embedder`. Rows are brought to unit length here."""
+
+    build = "remote"
+
+    def __init__(self, spec: EmbedderSpec) -> None:
+        """Connects on first use, which is here when the spec names no dimension: it is then asked for once.
+
+        Raises TryLater for a key that the environment lacks, or when the endpoint cannot be asked; ChangeRequest when
+        the prefixes leave no room for a text.
+        """
+        self._spec = spec
+        self._who = f"The embeddings endpoint {spec.base_url or HOSTED} (model {spec.model!r})"
+        self._key = _read_key(spec)
+        self._client = _connect(spec, self._key)
+        self.tokenizer = open_tokenizer(spec.tokenizer or "cl100k_base")
+        self.space = Space(
+            provider="openai",
+            model=spec.model,
+            revision="",
+            dimension=spec.dimension or self._probe(),
+            pooling="",
+            normalised=True,
+            document_prefix=spec.document_prefix or "",
+            query_prefix=spec.query_prefix or "",
+            token_limit=spec.token_limit or TOKEN_LIMIT,
+        )
+        prefixes = (self.space.document_prefix, self.space.query_prefix)
+        self.limit = self.space.token_limit - max(self.tokenizer.count(prefix) for prefix in prefixes)
+        if self.limit < 1:
+            raise ChangeRequest(f"The prefixes of {spec.name!r} fill its whole limit.", code="invalid_settings")
+
+    def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Shape (len(texts), dimension), unit length.
+
+        Raises ChangeRequest (`text_too_long`, `wrong_dimension`, `embedder_refused`), TryLater when the endpoint is
+        overloaded, unreachable, too slow (after the retries) or answers with something else than it was asked for.
+        """
+        return self._embed(texts, self.space.document_prefix)
+
+    def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The same with the query's prefix."""
+        return self._embed(texts, self.space.query_prefix)
+
+    def close(self) -> None:
+        """Close the connections. Idempotent."""
+        self._client.close()
+
+    def _embed(self, texts: Sequence[str], prefix: str) -> NDArray[np.float32]:
+        rows = np.empty((len(texts), self.space.dimension), dtype=np.float32)
+        done = 0
+        for batch in self._batches(texts):
+            # Endpoints refuse the empty string; a space means as little.
+            vectors = self._request([prefix + text or " " for text in batch])
+            rows[done : done + len(batch)] = self._checked(vectors)
+            done += len(batch)
+        return rows
+
+    def _batches(self, texts: Sequence[str]) -> Iterator[list[str]]:
+        counts = [self.tokenizer.count(text) for text in texts]
+        longest = max(counts, default=0)
+        if longest > self.limit:
+            raise too_long(self._spec.name, longest, self.limit)
+        batch: list[str] = []
+        tokens = 0
+        for text, count in zip(texts, counts, strict=True):
+            if batch and (len(batch) == (self._spec.batch_size or BATCH_TEXTS) or tokens + count > REQUEST_TOKENS):
+                yield batch
+                batch, tokens = [], 0
+            batch.append(text)
+            tokens += count
+        if batch:
+            yield batch
+
+    def _probe(self) -> int:
+        return len(self._request(["dimension"])[0])
+
+    def _request(self, texts: list[str]) -> list[Any]:
+        """The vectors of these texts, in order, as they came."""
+        from openai import OpenAIError
+
+        try:
+            response = self._client.embeddings.create(model=self._spec.model, input=texts)
+            rows = {row.index: row.embedding for row in response.data}
+            received = len(response.data)
+        except OpenAIError as error:
+            raise self._translated(error) from error
+        except (ValueError, TypeError, AttributeError) as error:  # the SDK does not validate what it parses
+            raise TryLater(f"{self._who} sent something that is no answer.", code="bad_embeddings") from error
+        if received != len(texts) or rows.keys() != set(range(len(texts))):
+            raise TryLater(
+                f"{self._who} answered {len(texts)} texts with {received} rows of {len(rows)} different numbers, so "
+                f"no one knows which vector is whose. Nothing was kept.",
+                code="bad_embeddings",
+            )
+        return [rows[index] for index in range(len(texts))]
+
+    def _checked(self, vectors: list[Any]) -> NDArray[np.float32]:
+        widths = {len(vector) for vector in vectors}
+        if widths != {self.space.dimension}:
+            raise ChangeRequest(
+                f"{self._who} sent vectors of {', '.join(map(str, sorted(widths)))} dimensions where "
+                f"{self.space.dimension} are expected. Has the model behind it changed?",
+                code="wrong_dimension",
+            )
+        wide = np.asarray(vectors, dtype=np.float64)
+        norms = np.linalg.norm(wide, axis=1, keepdims=True)
+        if not np.isfinite(norms).all() or not norms.all():
+            raise TryLater(
+                f"{self._who} sent a vector that is not finite or has no direction. Nothing was kept.",
+                code="bad_embeddings",
+            )
+        unit: NDArray[np.float32] = (wide / norms).astype(np.float32)
+        return unit
+
+    def _translated(self, error: Exception) -> RagError:
+        from openai import APIConnectionError, APIStatusError, APITimeoutError
+
+        if isinstance(error, APIStatusError):
+            return self._refused(error)
+        if isinstance(error, APITimeoutError):
+            return TryLater(f"{self._who} sent nothing for {self._spec.timeout:g} seconds.", code="timeout")
+        if isinstance(error, APIConnectionError):
+            return TryLater(f"{self._who} could not be reached, or the connection broke.")
+        return TryLater(f"{self._who} sent something that is no answer.", code="bad_embeddings")
+
+    def _refused(self, error: APIStatusError) -> RagError:
+        status = error.status_code
+        if status in (401, 403):
+            return TryLater(
+                f"{self._who} refused this installation's credentials (status {status}). Its operator should check "
+                f"the key in the environment variable {self._spec.api_key_env or HOSTED_KEY}."
+            )
+        if status in (408, 409, 429) or status >= 500 or status < 400:
+            code = "rate_limit_exceeded" if status == 429 else "unavailable"
+            return TryLater(f"{self._who} answered with status {status}.", code=code, retry_after=_retry_after(error))
+        body = error.body if isinstance(error.body, dict) else {}
+        words = " ".join(str(body.get("message", "")).split())[:300]
+        words = words.replace(self._key, "***") if self._key else words
+        return ChangeRequest(f"{self._who} refused the request (status {status}): {words}", code="embedder_refused")
+
+
+def _read_key(spec: EmbedderSpec) -> str | None:
+    """The hosted service's usual variable is read only for the hosted service: a key goes nowhere else unasked."""
+    name = spec.api_key_env or (HOSTED_KEY if spec.base_url is None else None)
+    if name is None:
+        return None
+    key = os.environ.get(name, "").strip()
+    if not key:
+        raise TryLater(
+            f"The embedder {spec.name!r} has no key: the environment variable {name} is not set. "
+            f"Its operator should set it and restart."
+        )
+    return key
+
+
+def _connect(spec: EmbedderSpec, key: str | None) -> OpenAI:
+    """A client that reaches its base URL and nothing else: no proxy from the environment, no redirects."""
+    from openai import DefaultHttpxClient, OpenAI, Timeout
+
+    timeout = Timeout(spec.timeout, connect=min(CONNECT_SECONDS, spec.timeout))
+    client = OpenAI(
+        base_url=spec.base_url or HOSTED,
+        api_key=key or "none",
+        timeout=timeout,
+        max_retries=spec.retries,
+        http_client=DefaultHttpxClient(trust_env=False, follow_redirects=False, timeout=timeout),
+    )
+    if spec.base_url is not None:
+        client.organization = client.project = None  # the SDK has read them from the environment
+    return client
+
+
+def _retry_after(error: APIStatusError) -> float | None:
+    try:
+        seconds = float(error.response.headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    return max(seconds, 0.0) if math.isfinite(seconds) else None
