@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from indexes.errors import NotThere
+from indexes.errors import NotThere, TryLater
 from rag.catalog import schema
 from rag.catalog.paging import page_rows
 from rag.catalog.records import ACTIVE, Document, File, Page, PageRequest, State, Store
@@ -151,6 +151,12 @@ def claim_batch(connection: Connection, batch: str, most: int, most_bytes: int) 
     return taken
 
 
+def anything_waiting(connection: Connection) -> bool:
+    """Whether a queued document belongs to no batch yet."""
+    query = sa.select(_documents.id).where(_documents.state == "queued", _documents.batch.is_(None)).limit(1)
+    return connection.execute(query).first() is not None
+
+
 def batch_documents(connection: Connection, batch: str) -> list[Document]:
     """The documents of a batch that still want work, in order of number."""
     query = _select().where(_documents.batch == batch, _documents.state.in_(ACTIVE))
@@ -178,6 +184,20 @@ def advance(connection: Connection, document_id: int, attempt: int, state: State
     return _fenced(connection, document_id, attempt, {"state": state, **values})
 
 
+def add_progress(connection: Connection, tally: Mapping[int, Sequence[int]]) -> None:
+    """Count vectors that were computed: document to (attempt, vectors, tokens)."""
+    for document_id, (attempt, computed, tokens) in tally.items():
+        connection.execute(
+            sa.update(schema.documents)
+            .where(_documents.id == document_id, _documents.attempt == attempt)
+            .values(
+                embedded=_documents.embedded + computed,
+                embedded_tokens=_documents.embedded_tokens + tokens,
+                chunks_done=_documents.chunks_done + computed,
+            )
+        )
+
+
 def fail(connection: Connection, document_id: int, attempt: int, code: str, message: str) -> bool:
     """End work on a document with a typed error. False as for `advance`."""
     values = {"state": "failed", "error_code": code, "error_message": message[:2000], "batch": None}
@@ -200,7 +220,12 @@ def publish(connection: Connection, document: Document, version_id: int) -> bool
     seq = next_seq(connection, document.store_id)
     _retire(connection, document.id, seq)
     versions = schema.versions
-    connection.execute(sa.update(versions).where(versions.c.id == version_id).values(published_seq=seq))
+    flipped = connection.execute(
+        sa.update(versions).where(versions.c.id == version_id).values(published_seq=seq)
+    ).rowcount
+    if flipped != 1:
+        # The caller's transaction is rolled back: nothing has changed.
+        raise TryLater(f"The parsed text of document {document.id} is gone; it will be parsed again.", code="conflict")
     return True
 
 

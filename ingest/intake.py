@@ -1,0 +1,197 @@
+"""What a caller may ask of the corpus: take in, replace, retry, cancel, delete.
+
+Everything here is acknowledged only once it is durable, and becomes work for `ingest.runner` through the catalog alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy.engine import Connection
+
+from indexes.errors import ChangeRequest, TryLater
+from ingest.split import ChunkSettings
+from rag.backend import Backend
+from rag.catalog import chunks, documents, files, purge, stores
+from rag.catalog.records import Document, File, Store
+from rag.context import Scalar
+from rag.embedders import Embedder
+
+
+@dataclass(frozen=True)
+class NewDocument:
+    """A file to put into a store.
+
+    `source` names the document within the store: a second file with the same source replaces the first.
+    `owned` lets the file go with the last document that stands on it. `attributes` None leaves those that are there.
+    """
+
+    file: File
+    source: str | None = None
+    attributes: Mapping[str, Scalar] | None = None
+    owned: bool = False
+
+
+def create_store(
+    backend: Backend,
+    name: str,
+    *,
+    description: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    chunking: Mapping[str, Any] | None = None,
+    embedder: str | None = None,
+) -> Store:
+    """Make an empty store with a live generation over the given embedder (an alias; else the configured one)."""
+    alias = embedder or backend.settings.embedder
+    opened = backend.embedders.get(alias)
+    split = chunk_settings(backend, chunking, opened)
+    space_id = backend.ensure_space(opened)
+    with backend.database.write() as connection:
+        store = stores.create_store(
+            connection,
+            backend.settings.tenant,
+            name,
+            description=description,
+            metadata=metadata,
+            chunking=chunking,
+        )
+        values = {
+            "space_id": space_id,
+            "chunk_set_id": stores.ensure_chunk_set(connection, store.id, split.fingerprint, asdict(split)),
+            "embedder": alias,
+            "build": opened.build,
+            "vector_index": backend.settings.vector_index,
+            "keyword_index": backend.settings.keyword_index,
+            "state": "live",
+        }
+        stores.create_generation(connection, store, values)
+    return store
+
+
+def chunk_settings(backend: Backend, chunking: Mapping[str, Any] | None, embedder: Embedder) -> ChunkSettings:
+    """How a store with this strategy is split. A static size above the embedder's limit is capped to it."""
+    configured = backend.settings.ingest
+    values: dict[str, Any] = {"max_tokens": configured.chunk_tokens}
+    if configured.chunk_overlap_tokens is not None:
+        values["overlap_tokens"] = configured.chunk_overlap_tokens
+    if chunking is not None and chunking.get("type") == "static":
+        static = chunking["static"]
+        values["max_tokens"] = min(static["max_chunk_size_tokens"], embedder.limit)
+        values["overlap_tokens"] = min(static["chunk_overlap_tokens"], values["max_tokens"] // 2)
+    return ChunkSettings(**values)
+
+
+def upload(backend: Backend, filename: str, purpose: str, pieces: Iterable[bytes]) -> File:
+    """Store an original, durably. Raises ChangeRequest (`file_too_large`) and TryLater (`storage_full`)."""
+    most = backend.settings.ingest.max_file_mb << 20
+    blob = backend.blobs.put(_bounded(pieces, most, filename))
+    with backend.database.write() as connection:
+        # Another caller may have deleted the last file with the same bytes since they were put.
+        if not backend.blobs.path(blob.key, must_exist=False).is_file():
+            raise TryLater("The same file was being deleted; send it again.", code="conflict", retry_after=0.1)
+        return files.add_file(connection, backend.settings.tenant, filename, purpose, blob)
+
+
+def attach(backend: Backend, store: Store, new: Sequence[NewDocument]) -> list[Document]:
+    """Put files into a store, all or none, and queue them. Returns their documents in the same order."""
+    with backend.database.write() as connection:
+        put = []
+        for item in new:
+            source = item.source or item.file.public_id
+            put.append(documents.put_document(connection, store, item.file, source, item.attributes))
+            if item.owned:
+                files.own_file(connection, item.file.id)
+    backend.work_waiting.set()
+    return put
+
+
+def retry(backend: Backend, document: Document) -> bool:
+    """Queue a failed or cancelled document again. False when it is neither."""
+    with backend.database.write() as connection:
+        done = documents.retry(connection, document)
+    backend.work_waiting.set()
+    return done
+
+
+def cancel(backend: Backend, document: Document) -> bool:
+    """Stop work on a document. False when there is none."""
+    with backend.database.write() as connection:
+        return documents.cancel(connection, document)
+
+
+def delete_documents(backend: Backend, gone: Sequence[Document]) -> None:
+    """Take documents out of their stores, in whatever state they are; then purge what they leave."""
+    with backend.database.write() as connection:
+        for document in gone:
+            documents.delete_document(connection, document)
+    sweep(backend)
+
+
+def delete_file(backend: Backend, file: File) -> None:
+    """Forget a file and take it out of every store."""
+    with backend.database.write() as connection:
+        for document in documents.documents_of_file(connection, file.id):
+            documents.delete_document(connection, document)
+        _drop_files(backend, connection, [file])
+    sweep(backend)
+
+
+def delete_store(backend: Backend, store: Store) -> None:
+    """Forget a store with its documents. Its files stay, except those that came with a document."""
+    with backend.database.write() as connection:
+        _drop_texts(backend, connection, stores.delete_store(connection, store))
+    sweep(backend)
+
+
+def sweep(backend: Backend) -> None:
+    """Purge what no longer answers: retired and abandoned versions, and files that came with them."""
+    while True:
+        with backend.database.read() as connection:
+            versions = purge.purgeable_versions(connection)
+        if not versions:
+            break
+        for version in versions:
+            with backend.database.write() as connection:
+                text = purge.purge_version(connection, version)
+                _drop_texts(backend, connection, [text] if text else [])
+    while True:
+        with backend.database.write() as connection:
+            orphans = files.orphans(connection)
+            _drop_files(backend, connection, orphans)
+        if not orphans:
+            break
+
+
+def current_text(backend: Backend, document: Document) -> str | None:
+    """The text of the version that answers now, None when there is none yet."""
+    with backend.database.read() as connection:
+        version = chunks.published_version(connection, document.id)
+    return None if version is None else backend.texts.read(version.text_blob)
+
+
+def _bounded(pieces: Iterable[bytes], most: int, filename: str) -> Iterable[bytes]:
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if size > most:
+            raise ChangeRequest(
+                f"The file {filename!r} is larger than the limit of {most >> 20} MiB. Split it, or raise "
+                "`ingest.max_file_mb`.",
+                code="file_too_large",
+                param="file",
+            )
+        yield piece
+
+
+def _drop_files(backend: Backend, connection: Connection, gone: Sequence[File]) -> None:
+    # Inside the transaction: nobody can record a file with the same bytes meanwhile.
+    for file in gone:
+        if files.drop_file(connection, file):
+            backend.blobs.delete(file.blob)
+
+
+def _drop_texts(backend: Backend, connection: Connection, keys: Sequence[str]) -> None:
+    for key in purge.unused_texts(connection, keys):
+        backend.blobs.delete(key)

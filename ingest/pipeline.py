@@ -1,0 +1,200 @@
+"""What is done for a batch of documents: parse and split, embed, publish.
+
+Every step asks the catalog what is left to do, so that repeating one after a crash does no harm and loses
+little: parsing resumes at the first document that has no chunks, embedding at the first text that has no vector.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+
+from indexes.errors import ChangeRequest, RagError, TryLater
+from ingest.document import ParsedDocument
+from ingest.failures import DocumentFailure
+from ingest.intake import sweep
+from ingest.sandbox import ParserPool
+from ingest.split import ChunkSettings, ChunkSpan, embedding_text, split_document
+from rag.backend import Backend
+from rag.catalog import chunks, documents, stores, vectors
+from rag.catalog.chunks import NewChunk
+from rag.catalog.records import Document, Generation, State
+from rag.embedders import Embedder
+from rag.texts import encode_text
+
+EMBED_AT_ONCE = 256
+"""Texts between two commits of vectors."""
+PUBLISH_AT_ONCE = 16
+"""Flips in one transaction."""
+
+log = logging.getLogger(__name__)
+
+
+class Pipeline:
+    """The steps of ingestion over one backend. Safe to use from several threads."""
+
+    def __init__(self, backend: Backend, parsers: ParserPool) -> None:
+        self._backend = backend
+        self._parsers = parsers
+        # One batch embeds at a time: the model takes every core anyway, and no text is embedded twice.
+        self._embedding = Lock()
+
+    def prepare(self, batch: str) -> None:
+        """Parse and split every document of a batch that has not been yet."""
+        waiting = [d for d in self._documents(batch) if d.state != "embedding"]
+        if not waiting:
+            return
+        generation = self._generation(waiting[0])
+        embedder = self._backend.embedder(generation)
+        with self._backend.database.read() as connection:
+            settings = ChunkSettings(**stores.chunk_settings(connection, generation.chunk_set_id))
+        with ThreadPoolExecutor(self._backend.settings.ingest.parser_processes, "parse") as threads:
+            list(threads.map(lambda d: self._prepare_one(d, generation, embedder, settings), waiting))
+
+    def embed(self, batch: str) -> None:
+        """Compute the vectors that the batch's chunks lack. Raises TryLater when the embedder is out of reach."""
+        ready = [d for d in self._documents(batch) if d.state == "embedding"]
+        if not ready:
+            return
+        generation = self._generation(ready[0])
+        embedder = self._backend.embedder(generation)
+        with self._embedding:
+            self._embed(ready, generation, embedder)
+
+    def publish(self, batch: str) -> None:
+        """Flip every finished document of a batch, then purge what was replaced."""
+        ready = [d for d in self._documents(batch) if d.state == "embedding"]
+        for start in range(0, len(ready), PUBLISH_AT_ONCE):
+            with self._backend.database.write() as connection:
+                for document in ready[start : start + PUBLISH_AT_ONCE]:
+                    version = chunks.get_version(connection, document.id, document.attempt)
+                    if version is not None:
+                        documents.publish(connection, document, version.id)
+        sweep(self._backend)
+
+    def give_up(self, batch: str, error: RagError) -> None:
+        """End every document of a batch that an error keeps from going on."""
+        with self._backend.database.write() as connection:
+            for document in documents.batch_documents(connection, batch):
+                documents.fail(connection, document.id, document.attempt, "server_error", error.message)
+
+    def _documents(self, batch: str) -> list[Document]:
+        with self._backend.database.read() as connection:
+            return documents.batch_documents(connection, batch)
+
+    def _generation(self, document: Document) -> Generation:
+        with self._backend.database.read() as connection:
+            return stores.live_generation(connection, document.store_id)
+
+    def _prepare_one(
+        self, document: Document, generation: Generation, embedder: Embedder, settings: ChunkSettings
+    ) -> None:
+        try:
+            if not self._advance(document, "parsing"):
+                return
+            parsed = self._parse(document)
+            if not self._advance(document, "splitting"):
+                return
+            self._write_chunks(document, generation, parsed, _split(parsed, embedder, settings))
+        except DocumentFailure as failure:
+            self._fail(document, failure.code, failure.message)
+        except RagError as error:
+            self._fail(document, "server_error", error.message)
+        except Exception:  # whatever one document does, the others go on and it ends
+            log.exception("preparing document %d failed", document.id)
+            self._fail(document, "server_error", "Parsing failed unexpectedly; the server's log says more. Try again.")
+
+    def _parse(self, document: Document) -> ParsedDocument:
+        if document.bytes == 0:
+            raise DocumentFailure("empty", "The file is empty (0 bytes).")
+        parsed = self._parsers.parse(self._backend.blobs.path(document.blob), document.filename)
+        if not parsed.text.strip():
+            raise DocumentFailure("no_text", "The file holds no text.")
+        return parsed
+
+    def _write_chunks(
+        self, document: Document, generation: Generation, parsed: ParsedDocument, spans: Sequence[ChunkSpan]
+    ) -> None:
+        structure = {"blocks": [[b.start, b.end, b.kind, b.level, b.page] for b in parsed.blocks]}
+        blob = self._backend.blobs.put(encode_text({**structure, "metadata": dict(parsed.metadata)}, parsed.text))
+        new = [_new_chunk(number, span, parsed.text) for number, span in enumerate(spans)]
+        with self._backend.database.write() as connection:
+            if not documents.advance(
+                connection, document.id, document.attempt, "embedding", chunks_total=len(new), chunks_done=0
+            ):
+                return
+            version = chunks.put_version(
+                connection,
+                document,
+                title=parsed.title,
+                media_type=parsed.media_type,
+                text_blob=blob.key,
+                characters=len(parsed.text),
+            )
+            chunks.put_chunks(connection, version.id, generation.chunk_set_id, generation.tenant, new)
+
+    def _embed(self, ready: Sequence[Document], generation: Generation, embedder: Embedder) -> None:
+        space, tenant = generation.space_id, generation.tenant
+        with self._backend.database.read() as connection:
+            owner = {}
+            for document in ready:
+                version = chunks.get_version(connection, document.id, document.attempt)
+                if version is not None:
+                    owner[version.id] = document
+            texts = chunks.version_texts(connection, sorted(owner), generation.chunk_set_id)
+            missing = vectors.missing_keys(connection, space, tenant, [key for _, key, _, _ in texts])
+        wanted: dict[bytes, tuple[str, Document]] = {}
+        for version_id, key, header, text in texts:
+            if key in missing and key not in wanted:
+                wanted[key] = embedding_text(header, text), owner[version_id]
+        # Texts of like length go together, so that little is spent on padding.
+        order = sorted(wanted, key=lambda key: len(wanted[key][0]))
+        for start in range(0, len(order), EMBED_AT_ONCE):
+            keys = order[start : start + EMBED_AT_ONCE]
+            rows = embedder.embed_documents([wanted[key][0] for key in keys])
+            tally: dict[int, list[int]] = {}
+            for key in keys:
+                text, document = wanted[key]
+                counted = tally.setdefault(document.id, [document.attempt, 0, 0])
+                counted[1] += 1
+                counted[2] += embedder.tokenizer.count(text)
+            with self._backend.database.write() as connection:
+                vectors.put_vectors(connection, space, tenant, keys, rows)
+                documents.add_progress(connection, tally)
+
+    def _advance(self, document: Document, state: State) -> bool:
+        with self._backend.database.write() as connection:
+            return documents.advance(connection, document.id, document.attempt, state)
+
+    def _fail(self, document: Document, code: str, message: str) -> None:
+        with self._backend.database.write() as connection:
+            documents.fail(connection, document.id, document.attempt, code, message)
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether an error may be gone at the next try."""
+    return isinstance(error, TryLater)
+
+
+def _split(parsed: ParsedDocument, embedder: Embedder, settings: ChunkSettings) -> list[ChunkSpan]:
+    try:
+        return split_document(parsed, embedder.tokenizer, embedder.limit, settings)
+    except ChangeRequest as error:
+        raise DocumentFailure("server_error", error.message) from error
+
+
+def _new_chunk(number: int, span: ChunkSpan, text: str) -> NewChunk:
+    mine = text[span.start : span.end]
+    return NewChunk(
+        ordinal=number,
+        start=span.start,
+        end=span.end,
+        page=span.page,
+        tokens=span.tokens,
+        heading_path=span.heading_path,
+        header=span.header,
+        text=mine,
+        embedding_key=vectors.embedding_key(embedding_text(span.header, mine)),
+    )

@@ -1,0 +1,233 @@
+"""Who runs the jobs: one process of a data folder, as durable DBOS workflows over batches of documents.
+
+The catalog's rows are the queue of record. The runner claims waiting documents into a batch, starts a workflow
+named after the batch, and looks again for batches whose workflow is missing or has died. DBOS (SQLite beside the
+catalog) resumes after a crash at the step that was not finished.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Lock, Thread
+from typing import IO, Any
+
+from indexes.errors import RagError, TryLater
+from ingest.intake import sweep
+from ingest.pipeline import Pipeline, is_passing
+from ingest.sandbox import ParseLimits, ParserPool
+from rag.backend import Backend
+from rag.catalog import documents
+
+LOOK_EVERY = 0.25
+"""Seconds between two looks at the queue when nobody rings."""
+APPLICATION_VERSION = "1"
+"""Workflows of another version are not resumed: change it when the steps change in kind or order."""
+RECOVERIES = 8
+"""Crashes of the whole process that a batch may be part of before its documents are tried one by one."""
+
+log = logging.getLogger(__name__)
+
+
+class Runner:
+    """Runs the jobs of a data folder while this process holds its lock; until then, waits for the lock."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._stop = Event()
+        self._running: set[str] = set()
+        self._lock = Lock()
+        self._held: IO[bytes] | None = None
+        self._workflow: Callable[[str], None] | None = None
+        self._parsers: ParserPool | None = None
+        self.ready = Event()
+        """Set once the jobs run here."""
+        self._thread = Thread(target=self._run, name="runner", daemon=True)
+        self._thread.start()
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether this process is the one that runs the jobs."""
+        return self._held is not None
+
+    def close(self) -> None:
+        """Stop taking work. What is unfinished resumes wherever the jobs run next. Idempotent."""
+        self._stop.set()
+        self._backend.work_waiting.set()
+        self._thread.join(timeout=60)
+
+    def _run(self) -> None:
+        while not self._stop.is_set() and not self._take_lock():
+            self._stop.wait(0.5)
+        if self._stop.is_set():
+            self._release()
+            return
+        try:
+            self._start()
+            self.ready.set()
+            while not self._stop.is_set():
+                self._backend.work_waiting.clear()
+                try:
+                    self._look()
+                except RagError as error:
+                    log.warning("looking for work failed: %s", error)
+                self._backend.work_waiting.wait(LOOK_EVERY)
+        except Exception:
+            log.exception("the job runner stopped")
+            raise
+        finally:
+            self._finish()
+
+    def _take_lock(self) -> bool:
+        handle = (self._backend.folder / "jobs.lock").open("wb")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            handle.close()
+            return False
+        self._held = handle
+        return True
+
+    def _start(self) -> None:
+        from dbos import DBOS
+
+        settings = self._backend.settings.ingest
+        limits = ParseLimits(wall_seconds=settings.parse_seconds, memory_bytes=settings.parse_memory_mb << 20)
+        self._parsers = ParserPool(limits, self._backend.folder / "scratch", settings.parser_processes)
+        self._pipeline = Pipeline(self._backend, self._parsers)
+        self._backend.blobs.sweep_incoming()
+        sweep(self._backend)
+        _launch_dbos(self._backend.folder / "jobs.db", settings.concurrent_batches)
+
+        @DBOS.workflow(name="ingest_batch", max_recovery_attempts=RECOVERIES)
+        def ingest_batch(batch: str) -> None:
+            self._ingest(batch)
+
+        self._workflow = ingest_batch
+        DBOS.launch()
+
+    def _ingest(self, batch: str) -> None:
+        """The workflow: three steps, each harmless to repeat."""
+        from dbos import DBOS
+        from dbos._core import StepOptions
+
+        patient: StepOptions = {
+            "name": "embed",
+            "retries_allowed": True,
+            "max_attempts": 7,
+            "interval_seconds": 0.5,
+            "backoff_rate": 2.0,
+            "should_retry": is_passing,
+        }
+        with self._lock:
+            self._running.add(batch)
+        try:
+            DBOS.run_step({"name": "prepare"}, self._pipeline.prepare, batch)
+            DBOS.run_step(patient, self._pipeline.embed, batch)
+            DBOS.run_step({"name": "publish"}, self._pipeline.publish, batch)
+        except Exception as error:  # every document ends, whatever happened
+            if self._stop.is_set():
+                raise
+            log.exception("batch %s failed", batch)
+            DBOS.run_step({"name": "give_up"}, self._pipeline.give_up, batch, _as_failure(error))
+        finally:
+            with self._lock:
+                self._running.discard(batch)
+            self._backend.work_waiting.set()
+
+    def _look(self) -> None:
+        """Start what waits, as far as there is room, and deal with batches whose workflow died."""
+        with self._backend.database.read() as connection:
+            unfinished = documents.open_batches(connection)
+        for batch in unfinished:
+            if not self._room():
+                return
+            with self._lock:
+                if batch in self._running:
+                    continue
+            self._revive(batch)
+        while self._room():
+            batch = secrets.token_hex(16)
+            settings = self._backend.settings.ingest
+            with self._backend.database.read() as connection:
+                if not documents.anything_waiting(connection):
+                    return
+            with self._backend.database.write() as connection:
+                taken = documents.claim_batch(connection, batch, settings.batch_documents, settings.batch_bytes)
+            if not taken:
+                return
+            self._begin(batch)
+
+    def _room(self) -> bool:
+        with self._lock:
+            return len(self._running) < self._backend.settings.ingest.concurrent_batches
+
+    def _begin(self, batch: str) -> None:
+        from dbos import DBOS, SetWorkflowID
+
+        assert self._workflow is not None
+        with self._lock:
+            self._running.add(batch)
+        with SetWorkflowID(batch):
+            DBOS.start_workflow(self._workflow, batch)
+
+    def _revive(self, batch: str) -> None:
+        from dbos import DBOS
+
+        status = DBOS.get_workflow_status(batch)
+        if status is None:
+            self._begin(batch)
+        elif status.status not in ("PENDING", "ENQUEUED"):
+            self._take_apart(batch)
+
+    def _take_apart(self, batch: str) -> None:
+        """Try the documents of a dead batch one by one; end those that were alone in it."""
+        message = "Working on this file stopped the server several times. Try it again, or leave it out."
+        with self._backend.database.write() as connection:
+            for document in documents.batch_documents(connection, batch):
+                if document.alone:
+                    documents.fail(connection, document.id, document.attempt, "server_error", message)
+                else:
+                    documents.isolate(connection, document.id, document.attempt)
+
+    def _finish(self) -> None:
+        with suppress(Exception):
+            from dbos import DBOS
+
+            DBOS.destroy(destroy_registry=True)
+        if self._parsers is not None:
+            self._parsers.close()
+        self._release()
+
+    def _release(self) -> None:
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+
+def _launch_dbos(path: Path, concurrency: int) -> Any:
+    from dbos import DBOS, DBOSConfig
+
+    config: DBOSConfig = {
+        "name": "rag-ingest",
+        "system_database_url": f"sqlite:///{path}",
+        "application_version": APPLICATION_VERSION,
+        # The folder's lock makes this process the only one, so what its predecessor left is its own.
+        "executor_id": "runner",
+        "log_level": "CRITICAL",
+        "max_executor_threads": concurrency + 4,
+    }
+    return DBOS(config=config)
+
+
+def _as_failure(error: Exception) -> RagError:
+    if isinstance(error, RagError):
+        return error
+    inner = error.__cause__ or error.__context__
+    if isinstance(inner, RagError):
+        return inner
+    return TryLater("Ingestion failed unexpectedly; the server's log says more. Try again.", code="server_error")

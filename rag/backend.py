@@ -1,0 +1,150 @@
+"""Everything that a process holds open: catalog, blobs, embedders, models, views."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexes.errors import ChangeRequest, TryLater
+from rag.blobs import BlobFolder
+from rag.catalog import stores
+from rag.catalog.database import Database, open_database
+from rag.catalog.records import Generation, Store
+from rag.embedders import Embedder, EmbedderRegistry
+from rag.models.registry import ModelRegistry
+from rag.relevance import Calibration, calibrate
+from rag.settings import Settings
+from rag.spaces import Space, require_same_space
+from rag.texts import Texts
+from rag.views import View, Views
+
+
+class QuestionVectors:
+    """Vectors of recent questions, by space and text. Safe to use from several threads."""
+
+    def __init__(self, capacity: int = 1024) -> None:
+        self._kept: OrderedDict[tuple[str, str], NDArray[np.float32]] = OrderedDict()
+        self._capacity = capacity
+        self._lock = Lock()
+
+    def get(self, fingerprint: str, question: str, embed: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
+        """The vector of a question in a space, computed by `embed` when it is not kept."""
+        key = fingerprint, question
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        vector = embed()
+        with self._lock:
+            self._kept[key] = vector
+            if len(self._kept) > self._capacity:
+                self._kept.popitem(last=False)
+        return vector
+
+
+class Backend:
+    """One open installation. Safe to use from several threads; close it at the end.
+
+    Raises TryLater (`data_unavailable`) when the data folder cannot be used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.folder = _usable(settings.data)
+        self.embedders = EmbedderRegistry(settings.embedders, threads=settings.threads)
+        self.models = ModelRegistry(settings.models, default=settings.model)
+        self.database: Database = open_database(self.folder)
+        self.blobs = BlobFolder(self.folder / "blobs")
+        self.texts = Texts(self.blobs)
+        self.views = Views(self.database, self.folder / "views", self.space)
+        self.question_vectors = QuestionVectors()
+        self.work_waiting = Event()
+        """Set when documents were queued here, so that whoever runs the jobs need not wait for its next look."""
+        self._spaces: dict[int, tuple[Space, Calibration]] = {}
+        self._lock = Lock()
+
+    def space(self, generation: Generation) -> Space:
+        """The space that a generation's vectors live in."""
+        return self._space_row(generation.space_id)[0]
+
+    def calibration(self, generation: Generation) -> Calibration:
+        """What a cosine means in a generation's space."""
+        return self._space_row(generation.space_id)[1]
+
+    def embedder(self, generation: Generation) -> Embedder:
+        """The embedder of a generation, proven to make vectors of its space.
+
+        Raises ChangeRequest (`space_mismatch`) when the alias now stands for another model.
+        """
+        embedder = self.embedders.get(generation.embedder)
+        require_same_space(self.space(generation), embedder.space, f"The store's generation {generation.id}")
+        return embedder
+
+    def view(self, generation: Generation) -> View:
+        """The generation's view, up to date."""
+        return self.views.get(generation)
+
+    def find_store(self, name: str) -> Store:
+        """A store by public id or unique name. Raises NotThere."""
+        with self.database.read() as connection:
+            return stores.find_store(connection, self.settings.tenant, name)
+
+    def live_generation(self, store: Store) -> Generation:
+        """The generation of a store that answers."""
+        with self.database.read() as connection:
+            return stores.live_generation(connection, store.id)
+
+    def ensure_space(self, embedder: Embedder) -> int:
+        """The number of an embedder's space; a new space is calibrated first."""
+        with self.database.read() as connection:
+            found = stores.find_space(connection, embedder.space)
+        if found is not None:
+            return found
+        calibration = calibrate(embedder).to_json()
+        with self.database.write() as connection:
+            return stores.ensure_space(connection, embedder.space, calibration)
+
+    async def close(self) -> None:
+        """Release everything. Idempotent."""
+        await self.models.close()
+        self.views.close()
+        self.database.close()
+
+    def _space_row(self, space_id: int) -> tuple[Space, Calibration]:
+        with self._lock:
+            found = self._spaces.get(space_id)
+        if found is None:
+            with self.database.read() as connection:
+                space, calibration = stores.get_space(connection, space_id)
+            if calibration is None:
+                raise ChangeRequest(
+                    f"The space {space.fingerprint} has no calibration. Ingest the store again.", code="no_calibration"
+                )
+            found = space, Calibration.from_json(calibration)
+            with self._lock:
+                self._spaces[space_id] = found
+        return found
+
+
+def _usable(folder: Path) -> Path:
+    folder = folder.expanduser().resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            folder.chmod(0o700)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise TryLater(
+            f"The data folder {folder} cannot be used: {error.strerror}. "
+            "Make it writable for this user, or name another one (--data, RAG_DATA).",
+            code="data_unavailable",
+        ) from error
+    return folder

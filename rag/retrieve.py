@@ -1,0 +1,268 @@
+"""From a question to candidates: both legs, fusion, hydration, relevance."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexes.errors import ChangeRequest
+from indexes.filters import Filter
+from indexes.vector import Ids
+from indexes.words import analyse, content_words
+from rag.backend import Backend
+from rag.catalog import chunks
+from rag.catalog.chunks import StoredChunk
+from rag.catalog.records import Generation, Store
+from rag.context import Candidate
+from rag.embedders import Embedder
+from rag.fusion import Scored, best_first, fuse_rrf, fuse_scaled, merge_by_rank
+from rag.relevance import coverage, relevance
+from rag.views import View
+
+Mode = Literal["hybrid", "dense", "keyword"]
+Fusion = Literal["scaled", "rrf"]
+QUERY_LIMIT = 20_000
+"""Characters of a question that retrieval looks at, at most."""
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How to retrieve; None takes the installation's setting."""
+
+    limit: int | None = None
+    mode: Mode | None = None
+    fusion: Fusion | None = None
+    dense_weight: float | None = None
+    depth: int | None = None
+    condition: Filter | None = None
+    min_relevance: float | None = None
+    """Leave out hits below this relevance."""
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """The candidates of one question, best first, and where the time went (seconds)."""
+
+    candidates: tuple[Candidate, ...]
+    generations: tuple[Generation, ...]
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Question:
+    text: str
+    words: list[str]
+
+
+@dataclass(frozen=True)
+class _Searched:
+    """One generation's share of the candidates, before hydration."""
+
+    store: Store
+    generation: Generation
+    view: View
+    scored: Scored
+
+
+def retrieve(backend: Backend, stores: Sequence[Store], question: str, options: SearchOptions) -> Retrieval:
+    """The best candidates of these stores for a question.
+
+    Stores in the same vector space are ranked together; those of different spaces apart, merged by rank.
+    Raises ChangeRequest for an empty question or a filter that fits no document.
+    """
+    if not question.strip():
+        raise ChangeRequest("The question is empty. Ask something.", code="empty_query", param="query")
+    clock = _Clock()
+    settings = backend.settings.retrieval
+    mode = options.mode or settings.mode
+    limit = options.limit or settings.top_k
+    asked = _Question(question, content_words(question[:QUERY_LIMIT]))
+    depth = max(options.depth or settings.depth, limit)
+    groups: dict[int, list[_Searched]] = {}
+    for store in stores:
+        generation = backend.live_generation(store)
+        view = backend.view(generation)
+        allowed = view.allowed(options.condition)
+        clock.mark("follow")
+        vector = _question_vector(backend, generation, question) if mode != "keyword" and len(view) else None
+        clock.mark("embed")
+        scored = _both_legs(view, asked, vector, allowed, mode, depth)
+        groups.setdefault(generation.space_id, []).append(_Searched(store, generation, view, scored))
+        clock.mark("search")
+    fusion = options.fusion or settings.fusion
+    weight = settings.dense_weight if options.dense_weight is None else options.dense_weight
+    if mode != "hybrid":
+        weight = 1.0 if mode == "dense" else 0.0
+    ranked = [_rank(group, fusion, weight) for group in groups.values()]
+    order = ranked[0] if len(ranked) == 1 else _merged(ranked)
+    clock.mark("fuse")
+    found = _hydrate(backend, asked, [s for group in groups.values() for s in group], order, limit, options)
+    clock.mark("hydrate")
+    return Retrieval(tuple(found), tuple(s.generation for g in groups.values() for s in g), clock.spent)
+
+
+def embed_question(embedder: Embedder, question: str) -> NDArray[np.float32]:
+    """A question as a unit vector, shape (dimension,).
+
+    A question longer than the embedder reads is cut into pieces that fit, whose vectors are averaged by length: nothing
+    of it is dropped.
+    """
+    question = question[:QUERY_LIMIT]
+    spans = embedder.tokenizer.offsets(question)
+    if len(spans) <= embedder.limit:
+        return np.asarray(embedder.embed_queries([question])[0])
+    pieces = _pieces(question, spans, embedder)
+    vectors = embedder.embed_queries(pieces)
+    mean = (vectors * np.array([[len(piece)] for piece in pieces], dtype=np.float32)).sum(axis=0)
+    return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), dtype=np.float32)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def mark(self, name: str) -> None:
+        now = time.perf_counter()
+        self.spent[name] = self.spent.get(name, 0.0) + now - self._last
+        self._last = now
+
+
+def _question_vector(backend: Backend, generation: Generation, question: str) -> NDArray[np.float32]:
+    embedder = backend.embedder(generation)
+    return backend.question_vectors.get(
+        embedder.space.fingerprint, question, lambda: embed_question(embedder, question)
+    )
+
+
+def _pieces(question: str, spans: Sequence[tuple[int, int]], embedder: Embedder) -> list[str]:
+    size = embedder.limit
+    while True:
+        starts = [spans[i][0] for i in range(0, len(spans), size)]
+        pieces = [question[a:b] for a, b in zip(starts, [*starts[1:], len(question)], strict=True)]
+        if size == 1 or all(embedder.tokenizer.count(piece) <= embedder.limit for piece in pieces):
+            return [piece for piece in pieces if piece.strip()]
+        size = max(1, size * 3 // 4)
+
+
+def _both_legs(
+    view: View, question: _Question, vector: NDArray[np.float32] | None, allowed: Ids | None, mode: Mode, depth: int
+) -> Scored:
+    """What each leg proposes; the score of the other leg is looked up where it is missing."""
+    empty = np.empty(0, dtype=np.int64)
+    dense = view.vectors.search(vector, depth, allowed) if vector is not None else None
+    keyword = view.words.search(question.text[:QUERY_LIMIT], depth, allowed) if mode != "dense" else None
+    dense_ids = dense.ids if dense is not None else empty
+    keyword_ids = keyword.ids if keyword is not None else empty
+    ids = np.union1d(dense_ids, keyword_ids)
+    in_dense, in_keyword = np.isin(ids, dense_ids), np.isin(ids, keyword_ids)
+    dense_scores = np.full(len(ids), np.nan, dtype=np.float32)
+    keyword_scores = np.full(len(ids), np.nan, dtype=np.float32)
+    if dense is not None and vector is not None:
+        dense_scores[np.searchsorted(ids, dense.ids)] = dense.scores
+        if not in_dense.all():
+            dense_scores[~in_dense] = view.vectors.scores(vector, ids[~in_dense])
+    if keyword is not None:
+        keyword_scores[np.searchsorted(ids, keyword.ids)] = keyword.scores
+        if not in_keyword.all():
+            keyword_scores[~in_keyword] = view.words.scores(question.text[:QUERY_LIMIT], ids[~in_keyword])
+    return Scored(ids, dense_scores, keyword_scores, in_dense, in_keyword)
+
+
+def _rank(group: Sequence[_Searched], fusion: Fusion, weight: float) -> list[tuple[int, float]]:
+    """(chunk, fused score) of one space, best first."""
+    scored = Scored(*(np.concatenate([getattr(s.scored, name) for s in group]) for name in Scored.__dataclass_fields__))
+    fused = fuse_scaled(scored, weight) if fusion == "scaled" else fuse_rrf(scored, weight)
+    return [(int(scored.ids[i]), float(fused[i])) for i in best_first(scored.ids, fused)]
+
+
+def _merged(rankings: Sequence[Sequence[tuple[int, float]]]) -> list[tuple[int, float]]:
+    merged = merge_by_rank([[chunk for chunk, _ in ranking] for ranking in rankings])
+    return sorted(merged.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _hydrate(
+    backend: Backend,
+    question: _Question,
+    searched: Sequence[_Searched],
+    order: Sequence[tuple[int, float]],
+    limit: int,
+    options: SearchOptions,
+) -> list[Candidate]:
+    """The first `limit` chunks of the order that are still visible, read from the catalog."""
+    owner = {int(chunk): s for s in searched for chunk in s.scored.ids}
+    place = {int(chunk): i for s in searched for i, chunk in enumerate(s.scored.ids)}
+    rarity = _Rarity(question.words, [s.view for s in searched])
+    found: list[Candidate] = []
+    least = options.min_relevance or 0.0
+    step = limit + 4
+    for start in range(0, len(order), step):
+        some = order[start : start + step]
+        with backend.database.read() as connection:
+            stored = chunks.visible_chunks(connection, [chunk for chunk, _ in some])
+        for chunk, fused in some:
+            if chunk in stored:
+                candidate = _candidate(backend, stored[chunk], owner[chunk], place[chunk], fused, rarity)
+                if candidate.relevance >= least:
+                    found.append(candidate)
+        if len(found) >= limit:
+            break
+    return found[:limit]
+
+
+class _Rarity:
+    """How rare the question's words are over the views that were searched."""
+
+    def __init__(self, words: Sequence[str], views: Sequence[View]) -> None:
+        self.words = list(words)
+        total = sum(len(view) for view in views)
+        counts = np.zeros(len(self.words))
+        for view in views:
+            if self.words:
+                counts += np.array(view.words.document_frequency(self.words))
+        self.idf = {
+            word: math.log(1.0 + (total - count + 0.5) / (count + 0.5))
+            for word, count in zip(self.words, counts, strict=True)
+        }
+
+    def covered(self, chunk: StoredChunk) -> float | None:
+        if not self.words:
+            return None
+        return coverage(self.words, self.idf, set(analyse(f"{chunk.header}\n{chunk.text}")))
+
+
+def _candidate(
+    backend: Backend, chunk: StoredChunk, searched: _Searched, place: int, fused: float, rarity: _Rarity
+) -> Candidate:
+    dense = _number(searched.scored.dense[place])
+    keyword = _number(searched.scored.keyword[place])
+    return Candidate(
+        chunk_id=chunk.id,
+        document_id=chunk.document_id,
+        version_id=chunk.version_id,
+        store_id=searched.store.public_id,
+        file_id=chunk.file_id,
+        filename=chunk.filename,
+        title=chunk.title,
+        ordinal=chunk.ordinal,
+        start=chunk.start,
+        end=chunk.end,
+        text=chunk.text,
+        heading_path=chunk.heading_path,
+        page=chunk.page,
+        attributes=chunk.attributes,
+        fused=fused,
+        relevance=relevance(dense, rarity.covered(chunk), backend.calibration(searched.generation)),
+        dense=dense,
+        keyword=keyword,
+    )
+
+
+def _number(value: np.float32) -> float | None:
+    return None if np.isnan(value) else float(value)
