@@ -145,7 +145,8 @@ class FaissIndex:
             return self._near_among_all(vector, k)
         if len(rows) <= max(GATHER_COUNT, GATHER_SHARE * len(self._owners)):
             products = self._matrix()[rows] @ vector
-            return rows[products >= np.partition(products, -k)[-k] - MARGIN]
+            near: Rows = rows[products >= np.partition(products, -k)[-k] - MARGIN]
+            return near
         return self._near_among(vector, k, rows)
 
     def _near_among_all(self, vector: NDArray[np.float32], k: int) -> Rows:
@@ -155,8 +156,7 @@ class FaissIndex:
         if living.sum() >= k:
             floor = scores[living][k - 1] - MARGIN
             if scores[-1] < floor:
-                near: Rows = found[living & (scores >= floor)]
-                return near
+                return np.asarray(found[living & (scores >= floor)], dtype=np.int64)
         return self._near_among(vector, k, self._rows)
 
     def _near_among(self, vector: NDArray[np.float32], k: int, rows: Rows) -> Rows:
@@ -169,5 +169,4 @@ class FaissIndex:
         if scores[-1] >= floor:  # more may tie with the k-th than were fetched
             _, _, found = self._index.range_search(vector[None, :], floor, params=options)
             return np.asarray(found, dtype=np.int64)
-        near: Rows = found[scores >= floor]
-        return near
+        return np.asarray(found[scores >= floor], dtype=np.int64)

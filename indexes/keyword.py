@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from indexes.vector import Hits, Ids
 
 
@@ -42,11 +45,15 @@ class KeywordIndex(Protocol):
         ...
 
     def search(self, query: str, k: int, allowed: Ids | None = None) -> Hits:
-        """The k best ids for the words of `query`. No known word means no hits.
+        """The k best ids for the words of `query`, each distinct word counted once. No known word means no hits.
 
         `allowed`, sorted and unique, restricts the search *before* the top k is taken. The result
         is the unrestricted ranking with the restriction applied (same scores, same order).
         """
+        ...
+
+    def scores(self, query: str, ids: Ids) -> NDArray[np.float32]:
+        """Each id's score as `search` gives it, in the order given; 0 without any of the words, or not there."""
         ...
 
     def document_frequency(self, words: Sequence[str]) -> list[int]:

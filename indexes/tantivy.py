@@ -1,0 +1,249 @@
+"""The default keyword index: tantivy, in a folder of its own.
+
+Words are analysed by `indexes.words` and handed over joined by spaces, so that tantivy cuts at white space only: its
+own tokenizers drop long words and know no Chinese. Questions become term queries, never query syntax.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tantivy
+from numpy.typing import NDArray
+
+from indexes.checks import best, checked_count
+from indexes.errors import ChangeRequest, TryLater
+from indexes.keyword import KeywordEntry
+from indexes.vector import Hits, Ids
+from indexes.words import WORDS_VERSION, analyse
+
+LAYOUT = 1
+"""Changes with the schema below."""
+
+SETTINGS_FILE = "words.json"
+WRITER_BYTES = 30_000_000
+
+SMALL_SET = 10_000
+"""Up to this many allowed ids go into the query as a set of terms (10 ms); more are picked out of a deeper ranking."""
+
+EXTRA = 16
+"""Hits fetched beyond k, so that the few that tie with the k-th need no second look."""
+
+BITS = 17
+"""Leading bits of a score that count.
+
+tantivy adds up a text's words in an order that depends on the query's form and the segment, so that the last bits of a
+float32 say nothing, and equal texts would not tie.
+"""
+
+
+class TantivyIndex:
+    """A `KeywordIndex` on one text field, the heading's words in front of the text's.
+
+    BM25 with k1 = 1.2, b = 0.75; lengths are kept in one byte (exact up to 40 words), and a removed text counts in the
+    statistics until its segment is merged. One process at a time may change a folder.
+    """
+
+    def __init__(self, folder: Path, language: str = "english") -> None:
+        """Open the index in `folder`, or make one there. `language` names the stemmer (`indexes.words`).
+
+        Raises ChangeRequest (`index_unreadable`) for a folder that another analysis or layout made, or that is damaged.
+        """
+        self._folder = Path(folder)
+        self._language = language
+        self._schema = _schema()
+        self._index: Any = _open(
+            self._folder, self._schema, {"layout": LAYOUT, "words": WORDS_VERSION, "language": language}
+        )
+        self._searcher: Any = self._index.searcher()
+        self._writer: Any = None
+        self._changing = threading.Lock()
+
+    def add(self, entries: Sequence[KeywordEntry]) -> None:
+        """See `KeywordIndex.add`. Raises ChangeRequest (`wrong_ids`) for an id below 1, TryLater as `commit`."""
+        newest = {entry.id: entry for entry in entries}
+        if any(id_ < 1 for id_ in newest):
+            raise ChangeRequest(f"Ids are positive; {min(newest)} was given.", code="wrong_ids")
+        documents = [self._document(entry) for entry in newest.values()]
+        with self._changing, self._writing() as writer:
+            self._delete(writer, list(newest))
+            for document in documents:
+                writer.add_document(document)
+
+    def remove(self, ids: Ids) -> None:
+        """See `KeywordIndex.remove`. Raises TryLater as `commit`."""
+        with self._changing, self._writing() as writer:
+            self._delete(writer, [int(id_) for id_ in ids if id_ > 0])
+
+    def commit(self) -> None:
+        """See `KeywordIndex.commit`. Raises TryLater (`index_write_failed`) when that fails."""
+        with self._changing:
+            if self._writer is None:
+                return
+            with self._writing() as writer:
+                writer.commit()
+            self._index.reload()
+            self._searcher = self._index.searcher()
+
+    def search(self, query: str, k: int, allowed: Ids | None = None) -> Hits:
+        """See `KeywordIndex.search`."""
+        k = checked_count(k)
+        searcher, words = self._searcher, self._words(query)
+        if not k or words is None:
+            return _no_hits()
+        if allowed is not None and len(allowed) <= SMALL_SET:
+            return self._deepen(searcher, self._among(words, allowed), k, None)
+        return self._deepen(searcher, words, k, allowed)
+
+    def scores(self, query: str, ids: Ids) -> NDArray[np.float32]:
+        """See `KeywordIndex.scores`."""
+        searcher, words = self._searcher, self._words(query)
+        scores = np.zeros(len(ids), dtype=np.float32)
+        if words is None or not len(ids):
+            return scores
+        hits = _fetch(searcher, self._among(words, ids), len(ids))
+        score_of = dict(zip(hits.ids.tolist(), hits.scores.tolist(), strict=True))
+        return np.array([score_of.get(int(id_), 0.0) for id_ in ids], dtype=np.float32)
+
+    def document_frequency(self, words: Sequence[str]) -> list[int]:
+        """See `KeywordIndex.document_frequency`. Counted by a search: tantivy's own number includes removed texts."""
+        return [self._searcher.search(self._term(word), 1).count for word in words]
+
+    def __len__(self) -> int:
+        return int(self._searcher.num_docs) if self._searcher is not None else 0
+
+    def close(self) -> None:
+        """See `KeywordIndex.close`. Changes that were not committed are dropped."""
+        with self._changing:
+            writer, self._writer = self._writer, None
+            self._index = self._searcher = None
+            if writer is not None:
+                writer.rollback()
+                writer.wait_merging_threads()
+
+    def _document(self, entry: KeywordEntry) -> Any:
+        document = tantivy.Document()
+        document.add_unsigned("id", entry.id)  # as a keyword argument it would be signed and kill the writer's thread
+        words = (*analyse(entry.heading, self._language), *analyse(entry.text, self._language))
+        document.add_text("words", " ".join(words))
+        return document
+
+    def _delete(self, writer: Any, ids: list[int]) -> None:
+        if ids:  # by query: by term, an int never matches an unsigned field, and nothing says so
+            writer.delete_documents_by_query(tantivy.Query.term_set_query(self._schema, "id", ids))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[Any]:
+        """The writer, opened on first use. One that failed is given up, with what it had not committed."""
+        if self._writer is None:
+            self._writer = self._open_writer()
+        try:
+            yield self._writer
+        except (ValueError, OSError, RuntimeError) as error:
+            self._writer = None
+            raise TryLater(
+                f"The keyword index in {self._folder} could not be written ({error}); changes since the last commit "
+                f"are dropped. Make them again when the disk has room.",
+                code="index_write_failed",
+            ) from error
+
+    def _open_writer(self) -> Any:
+        try:
+            return self._index.writer(heap_size=WRITER_BYTES, num_threads=1)
+        except (ValueError, OSError) as error:
+            raise TryLater(
+                f"{self._folder} cannot be changed now ({error}). Give each process a folder of its own.",
+                code="index_busy",
+            ) from error
+
+    def _term(self, word: str) -> Any:
+        return tantivy.Query.term_query(self._schema, "words", word, "freq")
+
+    def _words(self, query: str) -> Any:
+        """A query for any of the words; None when there are none."""
+        words = dict.fromkeys(analyse(query, self._language))
+        if not words:
+            return None
+        return tantivy.Query.boolean_query([(tantivy.Occur.Should, self._term(word)) for word in words])
+
+    def _among(self, words: Any, ids: Ids) -> Any:
+        """The same query with the same scores, on these ids only."""
+        among = tantivy.Query.term_set_query(self._schema, "id", [int(id_) for id_ in ids if id_ > 0])
+        unscored = tantivy.Query.const_score_query(among, 0.0)
+        return tantivy.Query.boolean_query([(tantivy.Occur.Must, unscored), (tantivy.Occur.Must, words)])
+
+    def _deepen(self, searcher: Any, query: Any, k: int, allowed: Ids | None) -> Hits:
+        """The k best of those allowed: fetches more until they and all ties with the k-th are there, or none is left."""
+        wanted = k + EXTRA
+        while True:
+            hits = _fetch(searcher, query, wanted)
+            inside = np.isin(hits.ids, allowed) if allowed is not None else hits.scores > 0
+            found = best(hits.ids[inside], hits.scores[inside], k)
+            if len(hits.ids) < wanted or (len(found.ids) == k and hits.scores.min() < found.scores[-1]):
+                return found
+            wanted *= 4
+
+
+def _schema() -> Any:
+    builder = tantivy.SchemaBuilder()
+    builder.add_unsigned_field("id", indexed=True, fast=True)
+    builder.add_text_field("words", tokenizer_name="words", index_option="freq")
+    return builder.build()
+
+
+def _open(folder: Path, schema: Any, settings: dict[str, object]) -> Any:
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(".tmp*"):  # a killed process leaves its unfinished files
+        leftover.unlink(missing_ok=True)
+    _require_settings(folder, settings)
+    try:
+        index = tantivy.Index(schema, path=str(folder))
+    except (ValueError, OSError) as error:
+        raise _unreadable(folder, str(error)) from error
+    index.config_reader("manual")  # or each index would keep a thread that watches its folder
+    index.register_tokenizer("words", tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace()).build())
+    return index
+
+
+def _require_settings(folder: Path, settings: dict[str, object]) -> None:
+    """Write down what made the index, before there is one; refuse one that something else made."""
+    file = folder / SETTINGS_FILE
+    if not (folder / "meta.json").exists():
+        unfinished = file.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(settings))
+        os.replace(unfinished, file)
+        return
+    found: object = None
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(file.read_text())
+    if found != settings:
+        raise _unreadable(folder, f"it was made under {found}, and now {settings} is in use")
+
+
+def _unreadable(folder: Path, why: str) -> ChangeRequest:
+    return ChangeRequest(
+        f"The keyword index in {folder} cannot be used: {why}. Delete the folder; it is filled again from the catalog.",
+        code="index_unreadable",
+    )
+
+
+def _fetch(searcher: Any, query: Any, limit: int) -> Hits:
+    """The best `limit` hits, in tantivy's order, at scores rounded to `BITS`."""
+    found = searcher.search(query, min(limit, searcher.num_docs), count=False).hits if searcher.num_docs else []
+    if not found:
+        return _no_hits()
+    ids = searcher.fast_field_values("id", [address for _, address in found])
+    mantissas, exponents = np.frexp(np.array([score for score, _ in found]))
+    scores = np.ldexp(np.round(np.ldexp(mantissas, BITS)), exponents - BITS)
+    return Hits(ids=np.array(ids, dtype=np.int64), scores=scores.astype(np.float32))
+
+
+def _no_hits() -> Hits:
+    return Hits(ids=np.empty(0, dtype=np.int64), scores=np.empty(0, dtype=np.float32))
