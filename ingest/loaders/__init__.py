@@ -1,0 +1,71 @@
+"""Loaders turn a file into a `ParsedDocument`.
+
+A loader is a function `load(path, filename) -> ParsedDocument`; it raises DocumentFailure for what a person can act
+on and lets anything else rise. Adding one: its file, its line in this table, and a media type that `sniff` answers.
+Loaders open hostile files: call them through `ingest.sandbox.ParserPool`, which runs them in a confined process.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from ingest import sniff
+from ingest.document import ParsedDocument
+from ingest.failures import DocumentFailure
+
+Loader = Callable[[Path, str], ParsedDocument]
+
+LOADERS: Mapping[str, str] = MappingProxyType(
+    {
+        sniff.PDF: "ingest.loaders.pdf:load",
+        sniff.DOCX: "ingest.loaders.docx:load",
+        sniff.PPTX: "ingest.loaders.pptx:load",
+        sniff.XLSX: "ingest.loaders.xlsx:load",
+        sniff.ODT: "ingest.loaders.odt:load",
+        sniff.EPUB: "ingest.loaders.epub:load",
+        sniff.RTF: "ingest.loaders.pandoc:load_rtf",
+        sniff.RST: "ingest.loaders.pandoc:load_rst",
+        sniff.ORG: "ingest.loaders.pandoc:load_org",
+        sniff.MSG: "ingest.loaders.msg:load",
+        sniff.EML: "ingest.loaders.mail:load",
+        sniff.HTML: "ingest.loaders.html:load",
+        sniff.XML: "ingest.loaders.xml:load",
+        sniff.JSON: "ingest.loaders.data:load_json",
+        sniff.JSON_LINES: "ingest.loaders.data:load_json_lines",
+        sniff.CSV: "ingest.loaders.tabular:load_csv",
+        sniff.TSV: "ingest.loaders.tabular:load_tsv",
+        sniff.MARKDOWN: "ingest.loaders.markdown:load",
+        sniff.PLAIN: "ingest.loaders.text:load",
+    }
+)
+NEEDS_A_PROGRAM = frozenset((sniff.RTF, sniff.RST, sniff.ORG))
+"""Media types whose loader starts another program (pandoc); all others are denied that."""
+
+_LIBRARIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        sniff.PDF: ("pypdfium2",),
+        sniff.XLSX: ("openpyxl",),
+        sniff.MSG: ("oxmsg",),
+        sniff.EML: ("email.policy", "email.parser"),
+        sniff.RTF: ("pypandoc",),
+        sniff.RST: ("pypandoc",),
+        sniff.ORG: ("pypandoc",),
+    }
+)
+
+
+def libraries_of(media_type: str) -> tuple[str, ...]:
+    """The packages that a loader imports when it runs; importing them ahead saves each fork from it."""
+    return _LIBRARIES.get(media_type, ())
+
+
+def loader_for(media_type: str) -> Loader:
+    """The loader of a media type, imported now. Raises DocumentFailure `unsupported_file` for an unknown one."""
+    if media_type not in LOADERS:
+        raise DocumentFailure("unsupported_file", f"{media_type} is not one of: {', '.join(sorted(LOADERS))}.")
+    module, function = LOADERS[media_type].split(":")
+    loader: Loader = getattr(importlib.import_module(module), function)
+    return loader

@@ -1,0 +1,394 @@
+"""Parsing in another process, so that no file can harm this one.
+
+`ParserPool` keeps one warm parser process per worker (`ingest.sandbox_child`), which forks for every file. The fork
+has limits on memory, CPU time, files and wall time, no network, and may write only into a folder of its own
+(`ingest.confine` says how, and a probe at start tries whether it holds). Its answer is a file of JSON with a size
+limit, checked against every promise of `ParsedDocument` before anyone sees it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import queue
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from ingest.document import Block, ParsedDocument, check
+from ingest.failures import FAILURE_CODES, DocumentFailure
+
+logger = logging.getLogger(__name__)
+
+_START_SECONDS = 60.0
+_GRACE_SECONDS = 5.0
+_LONGEST_LINE = 65_536
+_PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "TZ")
+_OUT_OF_MEMORY_SHARE = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class ParseLimits:
+    """What one file may take."""
+
+    wall_seconds: float = 50.0
+    cpu_seconds: int = 45
+    memory_bytes: int = 2**30
+    """On top of what the warm parser takes itself; also for each program that it starts."""
+    file_bytes: int = 512 * 2**20
+    """Of the file to parse."""
+    scratch_bytes: int = 256 * 2**20
+    """Of each file that the parser writes."""
+    open_files: int = 128
+    text_characters: int = 64 * 2**20
+    answer_bytes: int = 200 * 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Confinement:
+    """What a probe found denied in a parser process, by trying it."""
+
+    network: bool
+    write: bool
+    read: bool
+    program: bool
+    signal: bool
+
+
+class ParserPool:
+    """Parses files in confined processes, `workers` at a time. Safe to share between threads.
+
+    `scratch` is a folder of the pool's own; each file gets a new folder there, removed when its parse ends.
+    """
+
+    def __init__(self, limits: ParseLimits, scratch: Path, workers: int = 1) -> None:
+        if workers < 1:
+            raise ValueError(f"a parser pool has at least one worker, not {workers}")
+        scratch.mkdir(parents=True, exist_ok=True)
+        _sweep(scratch)
+        self._limits = limits
+        self._workers = [_Worker(limits, scratch.resolve()) for _ in range(workers)]
+        self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()  # the one used last is the warmest
+        for worker in self._workers:
+            self._idle.put(worker)
+        self._closed = False
+
+    def start(self) -> None:
+        """Start the processes without waiting for them; otherwise the first file of each worker does."""
+        for worker in self._workers:
+            worker.start()
+
+    def parse(self, path: Path, filename: str) -> ParsedDocument:
+        """The document in the file at `path`; waits for a free worker. `filename` is the name its owner gave it.
+
+        Raises DocumentFailure; where its `retryable` is true, the fault was not the file's.
+        """
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise DocumentFailure(
+                "server_error", f"The stored file cannot be read: {error}.", retryable=True
+            ) from error
+        if size > self._limits.file_bytes:
+            raise DocumentFailure(
+                "too_large", f"The file has {size} bytes; {self._limits.file_bytes} are the limit. Split it."
+            )
+        worker = self._idle.get()
+        try:
+            if self._closed:
+                raise DocumentFailure("server_error", "The parser is shutting down.", retryable=True)
+            return worker.parse(path.resolve(), filename)
+        finally:
+            self._idle.put(worker)
+
+    def confinement(self) -> Confinement:
+        """What is denied to the parser processes on this machine. Starts one where none runs yet."""
+        worker = self._idle.get()
+        try:
+            return worker.confinement()
+        finally:
+            self._idle.put(worker)
+
+    def close(self) -> None:
+        """End all parser processes; parses under way fail as retryable."""
+        self._closed = True
+        for worker in self._workers:
+            worker.stop()
+
+    def __enter__(self) -> ParserPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _ParserLost(Exception):
+    """The parser process does not answer as it should."""
+
+
+class _Worker:
+    """One parser process, started when it is needed and again after it was lost. One caller at a time."""
+
+    def __init__(self, limits: ParseLimits, scratch: Path) -> None:
+        self._limits = limits
+        self._scratch = scratch
+        self._process: subprocess.Popen[bytes] | None = None
+        self._confinement: Confinement | None = None
+        self._held = b""
+        self._warm: set[str] = set()
+        self._lock = threading.Lock()  # of starting and stopping
+
+    def start(self) -> None:
+        with self._lock:
+            if self._process is not None and self._process.poll() is None:
+                return
+            self._forget()
+            with (self._scratch / "parser.log").open("wb") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-s", "-m", "ingest.sandbox_child"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    cwd=self._scratch,
+                    env=_environment(self._scratch),
+                    start_new_session=True,
+                    bufsize=0,
+                )
+
+    def stop(self) -> None:
+        with self._lock:
+            self._forget()
+
+    def confinement(self) -> Confinement:
+        self.start()
+        if self._confinement is None:
+            self._await_ready()
+        assert self._confinement is not None
+        return self._confinement
+
+    def parse(self, path: Path, filename: str) -> ParsedDocument:
+        folder = Path(tempfile.mkdtemp(prefix=f"parse-{os.getpid()}-", dir=self._scratch))
+        try:
+            (folder / "work").mkdir()
+            ended = self._run(path, filename, folder)
+            document = _judge(ended, folder / "answer.json", self._limits)
+        except (_ParserLost, OSError) as error:
+            self.stop()
+            raise DocumentFailure("server_error", f"The parser process was lost: {error}.", retryable=True) from error
+        finally:
+            _remove(folder)
+        self._keep_warm(document.media_type)
+        return document
+
+    def _run(self, path: Path, filename: str, folder: Path) -> dict[str, Any]:
+        """Have the file parsed. Returns the report of how the fork ended, with `late` where we ended it."""
+        self.confinement()
+        self._send(
+            {
+                "path": os.fspath(path),
+                "filename": filename,
+                "work": os.fspath(folder / "work"),
+                "answer": os.fspath(folder / "answer.json"),
+                "limits": dataclasses.asdict(self._limits),
+            }
+        )
+        started = self._receive(_START_SECONDS).get("started")
+        try:
+            return self._receive(self._limits.wall_seconds) | {"late": False}
+        except TimeoutError:
+            return self._end(started) | {"late": True}
+
+    def _end(self, group: Any) -> dict[str, Any]:
+        """End a parse that takes too long. The parser process kills the fork's whole group; if it does not, we do."""
+        self._send({"kill": True})
+        try:
+            return self._receive(_GRACE_SECONDS)
+        except (TimeoutError, _ParserLost):
+            if isinstance(group, int) and group > 1:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(group, signal.SIGKILL)
+            self.stop()
+            return {"signal": int(signal.SIGKILL), "exit": None, "grown": 0, "cpu": 0.0}
+
+    def _keep_warm(self, media_type: str) -> None:
+        """After the first file of a kind, the parser process imports that loader while it is idle."""
+        if media_type not in self._warm:
+            self._warm.add(media_type)
+            with contextlib.suppress(OSError, _ParserLost):
+                self._send({"warm": media_type})
+
+    def _await_ready(self) -> None:
+        try:
+            told = self._receive(_START_SECONDS).get("ready", {})
+        except (TimeoutError, _ParserLost) as error:
+            log = (self._scratch / "parser.log").read_text(errors="replace")[-500:].strip()
+            raise _ParserLost(f"it did not start ({error}) {log}") from error
+        names = [field.name for field in dataclasses.fields(Confinement)]
+        self._confinement = Confinement(**{name: told.get(name) is True for name in names})
+        missing = [name for name in names if not getattr(self._confinement, name)]
+        if missing:
+            logger.warning(
+                "the kernel does not deny a parser process: %s; only Python code is held back", ", ".join(missing)
+            )
+
+    def _send(self, line: dict[str, Any]) -> None:
+        if self._process is None or self._process.stdin is None:
+            raise _ParserLost("it was stopped")
+        self._process.stdin.write(json.dumps(line).encode() + b"\n")
+
+    def _receive(self, seconds: float) -> dict[str, Any]:
+        """The next line from the parser process. Raises TimeoutError, or _ParserLost where it ended."""
+        process = self._process
+        if process is None or process.stdout is None:
+            raise _ParserLost("it was stopped")
+        descriptor, deadline = process.stdout.fileno(), time.monotonic() + seconds
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN | select.POLLHUP)
+        while b"\n" not in self._held:
+            left = deadline - time.monotonic()
+            if left <= 0 or not poll.poll(left * 1000):
+                raise TimeoutError(f"no answer within {seconds:g} s")
+            read = os.read(descriptor, _LONGEST_LINE)
+            if not read or len(self._held) > _LONGEST_LINE:
+                raise _ParserLost("it ended or sent nonsense")
+            self._held += read
+        line, self._held = self._held.split(b"\n", 1)
+        try:
+            told = json.loads(line)
+        except ValueError as error:
+            raise _ParserLost("it sent nonsense") from error
+        if not isinstance(told, dict):
+            raise _ParserLost("it sent nonsense")
+        return told
+
+    def _forget(self) -> None:
+        process, self._process = self._process, None
+        self._held, self._confinement = b"", None
+        self._warm.clear()
+        if process is None:
+            return
+        process.kill()  # its forks die with it
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+def _judge(ended: dict[str, Any], answer: Path, limits: ParseLimits) -> ParsedDocument:
+    """The document, or the failure that the fork's end and its answer amount to."""
+    if ended["late"]:
+        raise _timeout(limits.wall_seconds)
+    killed_by = ended.get("signal")
+    if killed_by == signal.SIGXCPU or (killed_by == signal.SIGKILL and ended.get("cpu", 0) >= limits.cpu_seconds):
+        raise _timeout(limits.cpu_seconds)
+    if killed_by == signal.SIGKILL:
+        raise DocumentFailure(
+            "server_error", "The parser was killed from outside, probably for want of memory.", retryable=True
+        )
+    if killed_by or ended.get("exit") != 0:
+        if ended.get("grown", 0) > _OUT_OF_MEMORY_SHARE * limits.memory_bytes:
+            raise DocumentFailure(
+                "too_large", f"Parsing the file takes more than {limits.memory_bytes >> 20} MiB of memory. Split it."
+            )
+        raise DocumentFailure("invalid_file", "The file is damaged: the parser crashed on it.")
+    return _read_answer(answer, limits)
+
+
+def _timeout(seconds: float) -> DocumentFailure:
+    return DocumentFailure(
+        "parse_timeout", f"Parsing the file took longer than {seconds:g} s. Split it or simplify it."
+    )
+
+
+def _read_answer(path: Path, limits: ParseLimits) -> ParsedDocument:
+    """The answer as a document, if it is one. It comes from a process that a hostile file may have taken over."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(limits.answer_bytes + 1)
+        if len(data) > limits.answer_bytes:
+            raise ValueError("it is longer than allowed")
+        reply = json.loads(data)
+        if "failure" in reply:
+            failure = _failure(*reply["failure"])
+        else:
+            return _document(reply, limits)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise DocumentFailure("server_error", f"The parser's answer is not valid ({error}).") from error
+    raise failure
+
+
+def _failure(code: Any, message: Any, retryable: Any) -> DocumentFailure:
+    if code not in FAILURE_CODES or not isinstance(message, str):
+        raise ValueError("its failure is of no known kind")
+    return DocumentFailure(code, message[:1000], retryable=retryable is True)
+
+
+def _document(reply: dict[str, Any], limits: ParseLimits) -> ParsedDocument:
+    document = ParsedDocument(
+        text=reply["text"],
+        title=reply["title"],
+        media_type=reply["media_type"],
+        blocks=tuple(Block(*block) for block in reply["blocks"]),
+        metadata=dict(reply["metadata"]),
+    )
+    check(document)
+    if len(document.text) > limits.text_characters:
+        raise ValueError("its text is longer than allowed")
+    return document
+
+
+def _environment(scratch: Path) -> dict[str, str]:
+    """What the parser process knows of its surroundings: no key, no setting, no address."""
+    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return passed_on | {
+        "PYTHONPATH": os.fspath(Path(__file__).resolve().parents[1]),
+        "HOME": os.fspath(scratch),
+        "TMPDIR": os.fspath(scratch),
+        "LANG": "C.UTF-8",
+        "DO_NOT_TRACK": "1",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
+def _remove(folder: Path) -> None:
+    """Remove what a parse left. A leftover is a nuisance, not an error: the next start sweeps it."""
+
+    def open_up(function: Any, path: str, _: Any) -> None:
+        with contextlib.suppress(OSError):
+            os.chmod(os.path.dirname(path), 0o700)
+            os.chmod(path, 0o700)
+            function(path)
+
+    try:
+        shutil.rmtree(folder, onerror=open_up)
+    except (OSError, RecursionError) as error:
+        logger.warning("could not remove %s: %s", folder, error)
+
+
+def _sweep(scratch: Path) -> None:
+    """Remove the folders of pools whose process is gone."""
+    for folder in scratch.glob("parse-*-*"):
+        owner = folder.name.split("-")[1]
+        if owner.isdigit() and not _is_alive(int(owner)):
+            _remove(folder)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,305 @@
+"""The parser process: `python -m ingest.sandbox_child`, started by `ingest.sandbox`.
+
+It stays small and single-threaded, reads one JSON line per file from standard input, and forks for each: the fork
+confines itself, parses, writes its answer into a file opened beforehand, and ends. So no file ever sees what another
+one left behind, and a fork costs milliseconds where a fresh interpreter costs half a second.
+
+Lines in:  {"path", "filename", "work", "answer", "limits": {...}}   parse
+           {"warm": media type}                                      import that loader while idle
+           {"kill": true}                                            end the parse that runs now
+Lines out: {"ready": {...}}, then for each parse {"started": pid} and {"signal", "exit", "grown", "cpu"}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ingest import confine
+from ingest.failures import DocumentFailure
+
+Request = dict[str, Any]
+
+
+def main() -> None:
+    """Serve until standard input ends, which it does when the parent does."""
+    lines_in, lines_out = os.dup(0), os.dup(1)
+    os.dup2(2, 1)  # what a library prints must not look like a line of ours
+    _load_all_that_is_cheap()
+    readable = confine.readable_by_default(Path(__file__).parent)
+    _say(lines_out, {"ready": _probe(readable)})
+    incoming = _Lines(lines_in)
+    while (request := incoming.next()) is not None:
+        if "warm" in request:
+            _warm(request["warm"])
+        elif "path" in request and not _serve(request, readable, incoming, lines_out):
+            return
+
+
+class _Lines:
+    """JSON lines from a pipe."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._held = b""
+
+    def next(self) -> Request | None:
+        """The next line; None at the end."""
+        while b"\n" not in self._held:
+            read = os.read(self.descriptor, 65_536)
+            if not read:
+                return None
+            self._held += read
+        line, self._held = self._held.split(b"\n", 1)
+        request: Request = json.loads(line)
+        return request
+
+
+def _serve(request: Request, readable: list[str], incoming: _Lines, lines_out: int) -> bool:
+    """Fork for one file and report how the fork ended. False where the parent went away meanwhile."""
+    before = os.times()
+    child = os.fork()
+    if child == 0:
+        _in_fork(lambda: _parse(request, readable), closing=(incoming.descriptor, lines_out))
+    with contextlib.suppress(OSError):
+        os.setpgid(child, child)
+    _say(lines_out, {"started": child})
+    alive = _await(child, incoming)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child, signal.SIGKILL)  # not reaped yet, so the number is still its own; takes its programs along
+    _, status, usage = os.wait4(child, 0)
+    after = os.times()
+    report = {
+        "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
+        "exit": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
+        "grown": max(0, usage.ru_maxrss * 1024 - _resident()),
+        "cpu": after.children_user + after.children_system - before.children_user - before.children_system,
+    }
+    if alive:
+        _say(lines_out, report)
+    return alive
+
+
+def _await(child: int, incoming: _Lines) -> bool:
+    """Wait until the child ends, without reaping it. A line or the end of input from the parent ends it at once."""
+    ended = os.pidfd_open(child)
+    try:
+        poll = select.poll()
+        poll.register(ended, select.POLLIN)
+        poll.register(incoming.descriptor, select.POLLIN | select.POLLHUP)
+        events = dict(poll.poll())
+        if ended in events:
+            return True
+        return incoming.next() is not None
+    finally:
+        os.close(ended)
+
+
+def _in_fork(work: Callable[[], None], closing: tuple[int, ...]) -> None:
+    """Run `work` in the fork that we are, and end it without the parent's clean-up."""
+    code = 1
+    try:
+        os.setpgid(0, 0)
+        confine.die_with_parent()
+        for descriptor in closing:
+            os.close(descriptor)
+        work()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _parse(request: Request, readable: list[str]) -> None:
+    limits = request["limits"]
+    path, work = Path(request["path"]), Path(request["work"])
+    answer = os.open(request["answer"], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    _confine(path, work, limits, readable)
+    reply = _attempt(path, request["filename"], limits)
+    data = _encode(reply, limits["answer_bytes"])
+    while data:
+        data = data[os.write(answer, data) :]
+
+
+def _confine(path: Path, work: Path, limits: dict[str, int], readable: list[str]) -> dict[str, bool]:
+    os.chdir(work)
+    os.environ["TMPDIR"] = os.environ["HOME"] = str(work)
+    tempfile.tempdir = str(work)
+    confine.limit_resources(
+        memory_bytes=limits["memory_bytes"],
+        cpu_seconds=limits["cpu_seconds"],
+        file_bytes=limits["scratch_bytes"],
+        open_files=limits["open_files"],
+    )
+    held = {"privileges": confine.forbid_new_privileges()}
+    held["capabilities"] = confine.drop_capabilities()
+    held["files"] = confine.restrict_files([*readable, path], [work])
+    held["calls"] = confine.restrict_calls(programs=True)
+    if not (held["files"] and held["calls"]):
+        _refuse_in_python(work)
+    return held
+
+
+def _attempt(path: Path, filename: str, limits: dict[str, int]) -> dict[str, Any]:
+    """Parse, with every way to fail turned into a reply."""
+    try:
+        return _parsed(path, filename, limits)
+    except DocumentFailure as failure:
+        return {"failure": [failure.code, failure.message, failure.retryable]}
+    except MemoryError:
+        return {"failure": ["too_large", _too_much_memory(limits), False]}
+    except Exception as error:  # a parser may raise anything on a damaged file
+        if "memory" in str(error).lower() and "alloc" in str(error).lower():
+            return {"failure": ["too_large", _too_much_memory(limits), False]}
+        reason = f"{type(error).__name__}: {error}"[:300]
+        return {"failure": ["invalid_file", f"The file is damaged or unusual and cannot be read ({reason}).", False]}
+
+
+def _parsed(path: Path, filename: str, limits: dict[str, int]) -> dict[str, Any]:
+    from ingest.loaders import NEEDS_A_PROGRAM, loader_for
+    from ingest.sniff import sniff
+
+    media_type = sniff(path, filename)
+    if media_type not in NEEDS_A_PROGRAM:
+        confine.restrict_calls(programs=False)
+    document = loader_for(media_type)(path, filename)
+    if len(document.text) > limits["text_characters"]:
+        raise DocumentFailure(
+            "too_large",
+            f"The file holds {len(document.text)} characters; {limits['text_characters']} are the limit. Split it.",
+        )
+    return {
+        "text": document.text,
+        "title": document.title,
+        "media_type": media_type,
+        "blocks": [dataclasses.astuple(block) for block in document.blocks],
+        "metadata": dict(document.metadata),
+    }
+
+
+def _encode(reply: dict[str, Any], most: int) -> bytes:
+    data = json.dumps(reply, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    if len(data) > most:
+        failure = ["too_large", "The file's text and structure are larger than the limit. Split it.", False]
+        data = json.dumps({"failure": failure}).encode()
+    return data
+
+
+def _too_much_memory(limits: dict[str, int]) -> str:
+    return f"Parsing the file takes more than {limits['memory_bytes'] >> 20} MiB of memory. Split it or simplify it."
+
+
+def _probe(readable: list[str]) -> dict[str, bool]:
+    """What really holds in a confined fork, tried rather than believed. True: denied as it should be."""
+    reading, writing = os.pipe()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder, "work")
+        work.mkdir()
+        outside = Path(folder, "outside")
+        outside.write_text("x")
+        child = os.fork()
+        if child == 0:
+            _in_fork(lambda: _try_to_escape(work, outside, readable, writing), closing=(reading,))
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe:
+            told = pipe.read()
+        os.waitpid(child, 0)
+    held: dict[str, bool] = json.loads(told or b"{}")
+    return {name: held.get(name, False) for name in ("network", "write", "read", "program", "signal")}
+
+
+def _try_to_escape(work: Path, outside: Path, readable: list[str], writing: int) -> None:
+    import socket
+
+    limits = {"memory_bytes": 2**28, "cpu_seconds": 5, "scratch_bytes": 2**20, "open_files": 64}
+    parent = os.getppid()
+    _confine(outside.parent / "file", work, limits, readable)
+    confine.restrict_calls(programs=False)
+    held = {
+        "network": _denied(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM)),
+        "write": _denied(lambda: os.close(os.open(outside, os.O_WRONLY))),
+        "read": _denied(lambda: os.close(os.open(outside, os.O_RDONLY))),
+        "program": _denied(lambda: os.execv("/bin/true", ["true"])),
+        "signal": _denied(lambda: os.kill(parent, 0)),
+    }
+    os.write(writing, json.dumps(held).encode())
+
+
+def _denied(attempt: Callable[[], object]) -> bool:
+    try:
+        attempt()
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _refuse_in_python(work: Path) -> None:
+    """Where the kernel offers no better: an audit hook. It stops library code, not code that took over the process."""
+    inside = f"{work}{os.sep}"
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event.startswith("socket.") and event != "socket.gethostname":
+            raise PermissionError("a parser has no network")
+        if event == "open" and isinstance(arguments[0], str) and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            path = os.path.abspath(arguments[0])
+            if not path.startswith(inside) and path != os.devnull:
+                raise PermissionError(f"a parser writes only inside {work}")
+
+    sys.addaudithook(hook)
+
+
+def _load_all_that_is_cheap() -> None:
+    import lxml.etree
+
+    from ingest.loaders import docx, html, markdown, text
+    from ingest.sniff import sniff
+
+    del lxml, docx, html, text, sniff  # wanted in memory, not by name
+
+    markdown.split_front_matter("")
+    list(markdown.find_blocks("# a\n\nb\n"))
+    gc.collect()
+    gc.freeze()  # the forks share these pages for longer
+
+
+def _warm(media_type: str) -> None:
+    """Import a loader and what it imports late, so that the next fork has it."""
+    from ingest.loaders import LOADERS, libraries_of, loader_for
+
+    if media_type in LOADERS:
+        with contextlib.suppress(ImportError):
+            loader_for(media_type)
+            for library in libraries_of(media_type):
+                importlib.import_module(library)
+        gc.collect()
+        gc.freeze()
+
+
+def _resident() -> int:
+    """Bytes of memory that this process holds."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _say(descriptor: int, line: dict[str, Any]) -> None:
+    os.write(descriptor, json.dumps(line).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()
