@@ -26,11 +26,11 @@ LONGEST_QUOTE = 1200
 """Characters after which a quote takes in no more of what follows it."""
 HEADING_WEIGHT = 0.5
 """What a question word is worth when only the headings above a sentence hold it."""
-NEIGHBOUR_WEIGHT = 0.25
+NEIGHBOUR_WEIGHT = 0.4
 """The same for the sentences right before and after."""
 RANK_WEIGHT = 0.15
 """How much the passage's place among the passages counts, beside a coverage in [0, 1]."""
-FURTHER_QUOTE = 0.6
+FURTHER_QUOTE = 0.4
 """A further quote must reach this share of the best one's value."""
 
 
