@@ -42,6 +42,7 @@ read a word of 100,000 characters as one unknown token."""
 HEADING_SEPARATOR = " › "
 _HEADING_CHARACTERS = 300
 _PASS_CHARACTERS = 200_000
+_MARKDOWN_MARKS = re.compile(r"^ {0,3}#{1,6}(?= )|(?<= )#+ *$|\{:? ?#[^{}]*\} *$")  # with the anchor `{ #name }`
 _JOIN_SLACK = 2  # tokens that a join of header and text may add
 
 
@@ -55,16 +56,16 @@ class ChunkSettings:
     """At most so many tokens of the previous chunk of the same section are repeated, from a sentence or word on."""
     header: bool = True
     """Put the title and the headings above in front of the text that is embedded."""
-    merge_below: float = 0.5
-    """A section smaller than this share of a chunk is merged with its siblings where they fit; 0 to 1."""
+    merge_below: float = 0.25
+    """A section smaller than this share of a chunk is merged with siblings where they fit: 0 none, 0.5 all that fit."""
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None and self.max_tokens < SMALLEST_LIMIT:
             raise _invalid(f"max_tokens is {self.max_tokens}; use at least {SMALLEST_LIMIT}", "max_tokens")
         if self.overlap_tokens < 0:
             raise _invalid(f"overlap_tokens is {self.overlap_tokens}; use 0 or more", "overlap_tokens")
-        if not 0 <= self.merge_below <= 1:
-            raise _invalid(f"merge_below is {self.merge_below}; use a share from 0 to 1", "merge_below")
+        if not 0 <= self.merge_below <= 0.5:
+            raise _invalid(f"merge_below is {self.merge_below}; use a share from 0 to 0.5", "merge_below")
 
     @property
     def fingerprint(self) -> str:
@@ -147,8 +148,8 @@ class _Splitter:
 
     def __init__(self, document: ParsedDocument, tokenizer: Tokenizer, most: int, settings: ChunkSettings) -> None:
         self.text = document.text
-        self.title = _one_line(document.title)
         self.markdown = document.media_type == "text/markdown"
+        self.title = self.first_line(document.title.strip()) if self.markdown else _one_line(document.title)
         self.tokenizer = tokenizer
         self.most = most
         self.settings = settings
@@ -160,6 +161,12 @@ class _Splitter:
         self.sections = _sections(self.blocks)
         self.section_starts = [section.start for section in self.sections]
         self.token_starts = _token_starts(tokenizer, self.text)
+        self.title_size = tokenizer.count(self.title)
+        self.separator_size = tokenizer.count(HEADING_SEPARATOR)
+        self.heading_sizes = {
+            block.start: self.size(block.start, block.end) for block in self.blocks if block.kind == "heading"
+        }
+        self.header_sizes = [self.header_size(section.first) for section in self.sections]
         self.fitting_header = lru_cache(maxsize=1024)(self._fitting_header)
 
     def chunks(self) -> Iterator[ChunkSpan]:
@@ -180,13 +187,17 @@ class _Splitter:
         return max(tokens, -(-(end - start) // CHARACTERS_PER_TOKEN))
 
     def budget(self, start: int, end: int) -> int:
-        """Tokens of text that fit beside the longest header that a chunk of this span may get."""
+        """Estimated tokens of text that fit beside the longest header that a chunk of this span may get."""
         if not self.settings.header:
             return self.most
-        first, last = self.section_at(start), self.section_at(end - 1)
-        keys = {section.first for section in self.sections[first : last + 1]}
-        longest = max(self.tokenizer.count(self.fitting_header(self.header_parts(key, ""))) for key in keys)
-        return self.most - longest - _JOIN_SLACK
+        longest = max(self.header_sizes[self.section_at(start) : self.section_at(end - 1) + 1])
+        return self.most - min(longest, self.most // 4) - _JOIN_SLACK
+
+    def header_size(self, key: Sequence[int]) -> int:
+        """Estimated tokens of the whole header under these headings."""
+        if key and self.headings[key[0]].casefold() == self.title.casefold():
+            key = key[1:]
+        return self.title_size + sum(self.heading_sizes[position] + self.separator_size for position in key)
 
     # Sections
 
@@ -359,7 +370,7 @@ class _Splitter:
 
     def first_line(self, text: str) -> str:
         line = text[: 4 * _HEADING_CHARACTERS].partition("\n")[0]
-        return _one_line(re.sub(r"^ {0,3}#{1,6}(?= )|(?<= )#+ *$", "", line) if self.markdown else line)
+        return _one_line(_MARKDOWN_MARKS.sub("", line) if self.markdown else line)
 
     def _fitting_header(self, parts: tuple[str, tuple[str, ...]]) -> str:
         """Title and headings in at most a quarter of the limit: outer headings go first, then ends are cut off."""

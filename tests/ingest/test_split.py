@@ -225,13 +225,13 @@ SETTINGS = st.builds(
     max_tokens=st.none() | st.integers(32, 300),
     overlap_tokens=st.sampled_from([0, 0, 5, 16]),
     header=st.booleans(),
-    merge_below=st.sampled_from([0.0, 0.5, 1.0]),
+    merge_below=st.sampled_from([0.0, 0.25, 0.5]),
 )
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 @given(document=DOCUMENTS, chunking=SETTINGS, limit=st.integers(32, 300))
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_any_document(name: str, document: ParsedDocument, chunking: ChunkSettings, limit: int) -> None:
     tokenizer = TOKENIZERS[name]()
     check(document, tokenizer, limit, chunking, split_document(document, tokenizer, limit, chunking))
@@ -413,7 +413,7 @@ def test_a_header_names_what_the_chunk_does_not() -> None:
         [
             Part("heading", "# The Sea #", 1),
             Part("paragraph", sentences(12)),
-            Part("heading", "## Using  C#", 2),
+            Part("heading", "## Using  C# { #using-c }", 2),
             Part("paragraph", sentences(40)),
         ],
         title="The sea",
