@@ -45,7 +45,7 @@ def create_store(
 ) -> Store:
     """Make an empty store with a live generation over the given embedder (an alias; else the configured one)."""
     alias = embedder or backend.settings.embedder
-    opened = backend.embedders.get(alias)
+    opened = backend.embedders.open(alias)
     split = chunk_settings(backend, chunking, opened)
     space_id = backend.ensure_space(opened)
     with backend.database.write() as connection:

@@ -112,8 +112,7 @@ class Runner:
 
     def _ingest(self, batch: str) -> None:
         """The workflow: three steps, each harmless to repeat."""
-        from dbos import DBOS
-        from dbos._core import StepOptions
+        from dbos import DBOS, StepOptions
 
         patient: StepOptions = {
             "name": "embed",

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from indexes.errors import ChangeRequest
 from rag.answer import Answer, TextDelta
+from rag.answer import answer as answer_from
 from rag.backend import Backend
+from rag.catalog import chunks
+from rag.catalog.chunks import StoredChunk
 from rag.catalog.records import Store
 from rag.context import Context, Message
 from rag.models import ModelAlias, Sampling
-from rag.retrieve import Retrieval, SearchOptions
+from rag.models.registry import merge_sampling
+from rag.pack import Order, PackSettings, pack
+from rag.prompt import load_prompt
+from rag.relevance import DEFAULT_THRESHOLD
+from rag.retrieve import Retrieval, SearchOptions, retrieve
 
 
 @dataclass(frozen=True)
@@ -24,12 +33,13 @@ class Ask:
     """An alias of the registry."""
     prompt: str | None = None
     search: SearchOptions = field(default_factory=SearchOptions)
+    """`limit` is how many candidates to propose, `min_relevance` what grounds an answer."""
     sampling: Sampling = Sampling()
     window: int | None = None
-    """Tokens of prompt and answer together, below the alias's own window."""
+    """Tokens of prompt and answer together, instead of the alias's own window."""
     tokenizer: str | None = None
-    """Count with another tokenizer than the alias's (for `context` of a model that is not in the registry)."""
-    order: str | None = None
+    """Count with another tokenizer than the alias's (for a model that is not in the registry)."""
+    order: Order | None = None
     max_passages: int | None = None
 
 
@@ -41,6 +51,8 @@ class Prepared:
     retrieval: Retrieval
     alias: ModelAlias
     sampling: Sampling
+    abstain: str
+    """What is said when there is nothing to stand on."""
 
 
 def prepare(backend: Backend, ask: Ask) -> Prepared:
@@ -49,9 +61,86 @@ def prepare(backend: Backend, ask: Ask) -> Prepared:
     Raises ChangeRequest when there is no question, or it does not fit the window, and NotThere for an unknown
     model or prompt.
     """
-    raise NotImplementedError
+    question, history = _question(ask.messages)
+    alias = _alias(backend.models.get(ask.model), ask)
+    sampling = merge_sampling(alias, ask.sampling)
+    prompt = load_prompt(ask.prompt or alias.prompt, _folders(backend))
+    settings = pack_settings(backend, ask)
+    search = replace(ask.search, limit=ask.search.limit or backend.settings.context.candidates, min_relevance=None)
+    retrieval = retrieve(backend, ask.stores, question, search)
+    sources = _Sources(backend, retrieval)
+    context = pack(
+        question,
+        retrieval.candidates,
+        alias,
+        prompt,
+        settings,
+        history=history,
+        sampling=sampling,
+        neighbours=sources.neighbours,
+        slice_text=sources.slice_text,
+    )
+    return Prepared(context, retrieval, alias, sampling, prompt.sections["abstain"])
 
 
 def answer(backend: Backend, prepared: Prepared) -> AsyncIterator[TextDelta | Answer]:
-    """The answer piece by piece, the whole of it last."""
-    raise NotImplementedError
+    """The answer piece by piece, the whole of it last. Closing the iterator stops the model."""
+    return answer_from(prepared.context, backend.models, prepared.alias, prepared.sampling, abstain=prepared.abstain)
+
+
+def pack_settings(backend: Backend, ask: Ask) -> PackSettings:
+    """How to fill the window for one request."""
+    configured = backend.settings.context
+    least = ask.search.min_relevance
+    if least is None:
+        least = backend.settings.retrieval.min_relevance
+    return PackSettings(
+        order=ask.order or configured.order,
+        max_passages=ask.max_passages or configured.max_passages,
+        widen=configured.widen,
+        min_relevance=DEFAULT_THRESHOLD if least is None else least,
+        context_tokens=configured.tokens,
+    )
+
+
+class _Sources:
+    """Where packing finds what lies between and beside the candidates."""
+
+    def __init__(self, backend: Backend, retrieval: Retrieval) -> None:
+        self._backend = backend
+        self._sets = retrieval.chunk_sets
+        self._keys: dict[int, str] = {}
+
+    def neighbours(self, version_id: int, first: int, last: int) -> Sequence[StoredChunk]:
+        with self._backend.database.read() as connection:
+            return chunks.neighbours(connection, version_id, self._sets[version_id], first, last)
+
+    def slice_text(self, version_id: int, start: int, end: int) -> str:
+        if version_id not in self._keys:
+            with self._backend.database.read() as connection:
+                self._keys[version_id] = chunks.text_key(connection, version_id)
+        return self._backend.texts.read(self._keys[version_id])[start:end]
+
+
+def _question(messages: Sequence[Message]) -> tuple[str, tuple[Message, ...]]:
+    if not messages or messages[-1]["role"] != "user" or not messages[-1]["content"].strip():
+        raise ChangeRequest(
+            "The conversation must end with a question: a last message of the role user with some text.",
+            code="empty_query",
+            param="messages",
+        )
+    return messages[-1]["content"], tuple(messages[:-1])
+
+
+def _alias(alias: ModelAlias, ask: Ask) -> ModelAlias:
+    changes: dict[str, object] = {}
+    if ask.window is not None:
+        changes["window"] = ask.window
+        changes["output_limit"] = min(alias.output_limit, max(1, ask.window // 4))
+    if ask.tokenizer is not None:
+        changes.update(tokenizer=ask.tokenizer, chat_template=None)
+    return replace(alias, **changes) if changes else alias  # type: ignore[arg-type]
+
+
+def _folders(backend: Backend) -> Sequence[Path]:
+    return [backend.settings.prompts] if backend.settings.prompts is not None else []

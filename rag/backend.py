@@ -57,7 +57,7 @@ class Backend:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.folder = _usable(settings.data)
-        self.embedders = EmbedderRegistry(settings.embedders, threads=settings.threads)
+        self.embedders = EmbedderRegistry.from_tables(settings.embedders)
         self.models = ModelRegistry(settings.models, default=settings.model)
         self.database: Database = open_database(self.folder)
         self.blobs = BlobFolder(self.folder / "blobs")
@@ -82,7 +82,7 @@ class Backend:
 
         Raises ChangeRequest (`space_mismatch`) when the alias now stands for another model.
         """
-        embedder = self.embedders.get(generation.embedder)
+        embedder = self.embedders.open(generation.embedder)
         require_same_space(self.space(generation), embedder.space, f"The store's generation {generation.id}")
         return embedder
 
@@ -114,6 +114,7 @@ class Backend:
         """Release everything. Idempotent."""
         await self.models.close()
         self.views.close()
+        self.embedders.close()
         self.database.close()
 
     def _space_row(self, space_id: int) -> tuple[Space, Calibration]:

@@ -51,6 +51,8 @@ class Retrieval:
 
     candidates: tuple[Candidate, ...]
     generations: tuple[Generation, ...]
+    chunk_sets: Mapping[int, int]
+    """The chunk set of each candidate's document version."""
     timings: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -104,7 +106,9 @@ def retrieve(backend: Backend, stores: Sequence[Store], question: str, options: 
     clock.mark("fuse")
     found = _hydrate(backend, asked, [s for group in groups.values() for s in group], order, limit, options)
     clock.mark("hydrate")
-    return Retrieval(tuple(found), tuple(s.generation for g in groups.values() for s in g), clock.spent)
+    sets = {candidate.version_id: chunk_set for candidate, chunk_set in found}
+    generations = tuple(s.generation for group in groups.values() for s in group)
+    return Retrieval(tuple(candidate for candidate, _ in found), generations, sets, clock.spent)
 
 
 def embed_question(embedder: Embedder, question: str) -> NDArray[np.float32]:
@@ -194,12 +198,12 @@ def _hydrate(
     order: Sequence[tuple[int, float]],
     limit: int,
     options: SearchOptions,
-) -> list[Candidate]:
-    """The first `limit` chunks of the order that are still visible, read from the catalog."""
+) -> list[tuple[Candidate, int]]:
+    """The first `limit` chunks of the order that are still visible, read from the catalog, with their chunk sets."""
     owner = {int(chunk): s for s in searched for chunk in s.scored.ids}
     place = {int(chunk): i for s in searched for i, chunk in enumerate(s.scored.ids)}
     rarity = _Rarity(question.words, [s.view for s in searched])
-    found: list[Candidate] = []
+    found: list[tuple[Candidate, int]] = []
     least = options.min_relevance or 0.0
     step = limit + 4
     for start in range(0, len(order), step):
@@ -210,7 +214,7 @@ def _hydrate(
             if chunk in stored:
                 candidate = _candidate(backend, stored[chunk], owner[chunk], place[chunk], fused, rarity)
                 if candidate.relevance >= least:
-                    found.append(candidate)
+                    found.append((candidate, stored[chunk].chunk_set_id))
         if len(found) >= limit:
             break
     return found[:limit]
@@ -243,7 +247,7 @@ def _candidate(
     dense = _number(searched.scored.dense[place])
     keyword = _number(searched.scored.keyword[place])
     return Candidate(
-        chunk_id=chunk.id,
+        chunk_id=chunk.chunk_id,
         document_id=chunk.document_id,
         version_id=chunk.version_id,
         store_id=searched.store.public_id,
@@ -265,4 +269,5 @@ def _candidate(
 
 
 def _number(value: np.float32) -> float | None:
-    return None if np.isnan(value) else float(value)
+    number = float(value)
+    return None if math.isnan(number) else number

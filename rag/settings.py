@@ -97,8 +97,6 @@ class Settings(Section):
     keyword_index: str = "tantivy"
     prompts: Path | None = None
     """A folder of prompt templates of one's own, looked into before the packaged ones."""
-    threads: int | None = Field(default=None, ge=1)
-    """Threads of the embedding model; unset: as many as there are cores."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     server: ServerSettings = ServerSettings()
     ingest: IngestSettings = IngestSettings()

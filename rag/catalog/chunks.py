@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from indexes.errors import NotThere
 from rag.catalog import schema
 from rag.catalog.records import Document
 from rag.context import Scalar
@@ -47,7 +48,7 @@ class NewChunk:
 class StoredChunk:
     """A visible chunk, with the document that it belongs to."""
 
-    id: int
+    chunk_id: int
     version_id: int
     document_id: int
     chunk_set_id: int
@@ -156,7 +157,7 @@ def version_texts(
 def visible_chunks(connection: Connection, ids: Sequence[int]) -> dict[int, StoredChunk]:
     """Chunks by number, those that are published, not retired and whose document is still there."""
     query = _visible().where(_chunks.id.in_(ids))
-    return {row.id: _stored(row) for row in connection.execute(query)}
+    return {row.chunk_id: _stored(row) for row in connection.execute(query)}
 
 
 def neighbours(connection: Connection, version_id: int, chunk_set_id: int, first: int, last: int) -> list[StoredChunk]:
@@ -167,11 +168,19 @@ def neighbours(connection: Connection, version_id: int, chunk_set_id: int, first
     return [_stored(row) for row in connection.execute(query.order_by(_chunks.ordinal))]
 
 
+def text_key(connection: Connection, version_id: int) -> str:
+    """The key of a version's parsed text. Raises NotThere when the version is gone."""
+    key = connection.execute(sa.select(_versions.text_blob).where(_versions.id == version_id)).scalar()
+    if key is None:
+        raise NotThere("The document was replaced or deleted meanwhile. Ask again.", code="version_not_found")
+    return str(key)
+
+
 def _visible() -> sa.Select[Any]:
     documents, files = schema.documents.c, schema.files.c
     return (
         sa.select(
-            _chunks.id,
+            _chunks.id.label("chunk_id"),
             _chunks.version_id,
             _versions.document_id,
             _chunks.chunk_set_id,

@@ -43,11 +43,8 @@ def purge_version(connection: Connection, version_id: int) -> str | None:
     ).first()
     if row is None:
         return None
-    keys = set(
-        connection.execute(
-            sa.select(_chunks.tenant, _chunks.embedding_key).where(_chunks.version_id == version_id)
-        ).tuples()
-    )
+    held = sa.select(_chunks.tenant, _chunks.embedding_key).where(_chunks.version_id == version_id)
+    keys = {(row.tenant, row.embedding_key) for row in connection.execute(held)}
     connection.execute(sa.delete(schema.chunks).where(_chunks.version_id == version_id))
     _drop_unused_vectors(connection, keys)
     if row.published_seq is None:

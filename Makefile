@@ -1,0 +1,36 @@
+# Two commands are all that a new machine needs: `make run` and `make test`.
+# Python 3.11 or later; everything else comes from constraints.txt into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: run test check bench clean
+
+run: $(VENV)/run.done
+	$(BIN)/rag serve --with-manual
+
+test: $(VENV)/test.done check
+	$(BIN)/python -m pytest
+
+check: $(VENV)/test.done
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+$(VENV)/run.done: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+		{ echo "On Debian and Ubuntu, venv is a package of its own: apt-get install python3-venv"; exit 1; }
+	@echo "Installing into $(VENV) (once; some minutes)"
+	$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/test.done: $(VENV)/run.done
+	$(PIP) install --constraint constraints.txt --editable '.[test,qdrant]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) rag.egg-info

@@ -1,0 +1,322 @@
+"""The catalog: fenced states, the flip, the change log, purging."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from indexes.errors import ChangeRequest, NotThere, TryLater
+from rag.blobs import StoredBlob
+from rag.catalog import changes, chunks, documents, files, purge, schema, stores, vectors
+from rag.catalog.chunks import NewChunk
+from rag.catalog.database import Database, open_database
+from rag.catalog.records import Document, PageRequest, Store
+from rag.spaces import Space
+
+TENANT = "default"
+SPACE = Space("toy", "toy-4", "", 4, "mean", True, "", "", 512)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = open_database(tmp_path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def store(database: Database) -> Store:
+    with database.write() as connection:
+        made = stores.create_store(connection, TENANT, "corpus")
+        values = {
+            "space_id": stores.ensure_space(connection, SPACE),
+            "chunk_set_id": stores.ensure_chunk_set(connection, made.id, "f", {}),
+            "embedder": "toy",
+            "build": "toy",
+            "vector_index": "flat",
+            "keyword_index": "tantivy",
+            "state": "live",
+        }
+        stores.create_generation(connection, made, values)
+    return made
+
+
+def put(database: Database, store: Store, source: str, blob: str = "0" * 64) -> Document:
+    with database.write() as connection:
+        file = files.add_file(connection, TENANT, f"{source}.txt", "assistants", StoredBlob(blob, 3))
+        return documents.put_document(connection, store, file, source, None)
+
+
+def reload(database: Database, document: Document) -> Document:
+    with database.read() as connection:
+        return documents.get_documents(connection, [document.id])[0]
+
+
+def write_version(database: Database, document: Document, texts: list[str], blob: str = "a" * 64) -> int:
+    """A version with one chunk per text, and their vectors."""
+    with database.write() as connection:
+        generation = stores.live_generation(connection, document.store_id)
+        version = chunks.put_version(
+            connection, document, title="t", media_type="text/plain", text_blob=blob, characters=9
+        )
+        keys = [vectors.embedding_key(text) for text in texts]
+        new = [
+            NewChunk(i, 10 * i, 10 * i + 5, None, 2, (), "", text, key)
+            for i, (text, key) in enumerate(zip(texts, keys, strict=True))
+        ]
+        chunks.put_chunks(connection, version.id, generation.chunk_set_id, TENANT, new)
+        rows = np.eye(4, dtype=np.float32)[[i % 4 for i in range(len(texts))]]
+        vectors.put_vectors(connection, generation.space_id, TENANT, keys, rows)
+    return version.id
+
+
+def complete(database: Database, document: Document, texts: list[str], blob: str = "a" * 64) -> int:
+    version = write_version(database, document, texts, blob)
+    with database.write() as connection:
+        assert documents.publish(connection, document, version)
+    return version
+
+
+def count(database: Database, table: sa.Table) -> int:
+    with database.read() as connection:
+        return int(connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
+
+
+def test_the_migrated_schema_is_the_declared_one(database: Database) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.runtime.migration import MigrationContext
+
+    with database.read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+
+
+def test_a_catalog_from_a_newer_release_is_refused(tmp_path: Path) -> None:
+    database = open_database(tmp_path)
+    with database.write() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    database.close()
+    with pytest.raises(ChangeRequest, match="newer release"):
+        open_database(tmp_path)
+
+
+def test_an_interrupted_transaction_leaves_nothing(database: Database, store: Store) -> None:
+    def interrupted() -> None:
+        with database.write() as connection:
+            stores.create_store(connection, TENANT, "half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted()
+    with database.read() as connection:
+        assert [s.name for s in stores.list_stores(connection, TENANT, PageRequest()).rows] == ["corpus"]
+
+
+def test_an_old_attempt_can_change_nothing(database: Database, store: Store) -> None:
+    old = put(database, store, "a")
+    version = write_version(database, old, ["one"])
+    with database.write() as connection:
+        assert documents.cancel(connection, old)
+    cancelled = reload(database, old)
+    with database.write() as connection:
+        assert documents.retry(connection, cancelled)
+    with database.write() as connection:
+        assert not documents.publish(connection, old, version)
+        assert not documents.advance(connection, old.id, old.attempt, "parsing")
+        assert not documents.fail(connection, old.id, old.attempt, "server_error", "no")
+        assert not documents.isolate(connection, old.id, old.attempt)
+        assert not documents.cancel(connection, old)
+    now = reload(database, old)
+    assert (now.state, now.attempt) == ("queued", old.attempt + 2)
+    with database.read() as connection:
+        assert changes.visible_versions(connection, store.id) == []
+
+
+def test_a_document_that_ended_is_not_moved_on(database: Database, store: Store) -> None:
+    document = put(database, store, "a")
+    complete(database, document, ["one"])
+    with database.write() as connection:
+        assert not documents.fail(connection, document.id, document.attempt, "server_error", "late")
+        assert not documents.advance(connection, document.id, document.attempt, "embedding")
+    assert reload(database, document).state == "completed"
+
+
+def test_publishing_a_version_that_is_gone_changes_nothing(database: Database, store: Store) -> None:
+    document = put(database, store, "a")
+    with pytest.raises(TryLater), database.write() as connection:
+        documents.publish(connection, document, 999)
+    assert reload(database, document).state == "queued"
+
+
+def test_a_replacement_flips_in_one_step(database: Database, store: Store) -> None:
+    first = put(database, store, "a")
+    old = complete(database, first, ["one", "two"])
+    second = put(database, store, "a", blob="1" * 64)
+    assert (second.id, second.state) == (first.id, "queued")
+    assert second.attempt > first.attempt
+    new = write_version(database, second, ["three"])
+    with database.read() as connection:
+        assert changes.visible_versions(connection, store.id) == [old]
+        before = stores.current_seq(connection, store.id)
+    assert before is not None
+    with database.write() as connection:
+        assert documents.publish(connection, second, new)
+    with database.read() as connection:
+        news = changes.read_changes(connection, store.id, before)
+        assert news is not None
+        assert (list(news.published), list(news.retired)) == ([new], [old])
+        everything = changes.read_changes(connection, store.id, 0)
+        assert everything is not None
+        assert (list(everything.published), list(everything.retired)) == ([new], [])
+
+
+def test_the_same_bytes_again_are_no_work_unless_they_failed(database: Database, store: Store) -> None:
+    document = put(database, store, "a")
+    complete(database, document, ["one"])
+    assert put(database, store, "a").state == "completed"
+    other = put(database, store, "b")
+    with database.write() as connection:
+        documents.fail(connection, other.id, other.attempt, "no_text", "nothing in it")
+    assert put(database, store, "b").state == "queued"
+
+
+def test_two_documents_of_the_same_content_share_vectors_and_lose_them_together(
+    database: Database, store: Store
+) -> None:
+    one, two = put(database, store, "a"), put(database, store, "b")
+    complete(database, one, ["same", "only in one"])
+    complete(database, two, ["same"])
+    assert count(database, schema.vectors) == 2
+    with database.write() as connection:
+        documents.delete_document(connection, one)
+    with database.read() as connection:
+        (gone,) = purge.purgeable_versions(connection)
+    with database.write() as connection:
+        text = purge.purge_version(connection, gone)
+        assert purge.unused_texts(connection, [str(text)]) == []
+    assert (count(database, schema.vectors), count(database, schema.chunks)) == (1, 1)
+    with database.write() as connection:
+        documents.delete_document(connection, two)
+    with database.write() as connection:
+        for version in purge.purgeable_versions(connection):
+            assert purge.unused_texts(connection, [str(purge.purge_version(connection, version))]) == ["a" * 64]
+    assert (count(database, schema.vectors), count(database, schema.chunks)) == (0, 0)
+
+
+def test_chunk_ids_are_never_used_again(database: Database, store: Store) -> None:
+    document = put(database, store, "a")
+    version = write_version(database, document, ["one", "two", "three"])
+    with database.read() as connection:
+        highest = connection.execute(sa.select(sa.func.max(schema.chunks.c.id))).scalar_one()
+    with database.write() as connection:
+        purge.purge_version(connection, version)
+    write_version(database, document, ["four"])
+    with database.read() as connection:
+        assert connection.execute(sa.select(sa.func.min(schema.chunks.c.id))).scalar_one() > highest
+
+
+@pytest.mark.parametrize("state", ["queued", "parsing", "splitting", "embedding", "completed", "failed", "cancelled"])
+def test_a_document_can_be_deleted_in_any_state(database: Database, store: Store, state: str) -> None:
+    document = put(database, store, "a")
+    with database.write() as connection:
+        if state == "failed":
+            documents.fail(connection, document.id, document.attempt, "empty", "nothing")
+        elif state == "cancelled":
+            documents.cancel(connection, document)
+        elif state != "completed":
+            documents.advance(connection, document.id, document.attempt, state)  # type: ignore[arg-type]
+    if state == "completed":
+        complete(database, document, ["one"])
+    with database.write() as connection:
+        documents.delete_document(connection, reload(database, document))
+    with database.read() as connection:
+        assert documents.get_documents(connection, [document.id]) == []
+        assert changes.visible_versions(connection, store.id) == []
+        assert not documents.anything_waiting(connection)
+
+
+def test_batches_take_the_oldest_of_one_store_within_bounds(database: Database, store: Store) -> None:
+    with database.write() as connection:
+        other = stores.create_store(connection, TENANT, "other")
+    ids = [put(database, store, f"a{i}").id for i in range(3)]
+    elsewhere = put(database, other, "b").id
+    ids.append(put(database, store, "a3").id)
+    with database.write() as connection:
+        assert documents.claim_batch(connection, "1", most=2, most_bytes=100) == ids[:2]
+        assert documents.claim_batch(connection, "2", most=8, most_bytes=5) == ids[2:3]
+        assert documents.claim_batch(connection, "3", most=8, most_bytes=100) == [elsewhere]
+        assert documents.claim_batch(connection, "4", most=8, most_bytes=1) == ids[3:]
+        assert documents.claim_batch(connection, "5", most=8, most_bytes=100) == []
+        assert documents.open_batches(connection) == ["1", "2", "3", "4"]
+
+
+def test_an_isolated_document_goes_alone(database: Database, store: Store) -> None:
+    ids = [put(database, store, f"a{i}").id for i in range(3)]
+    with database.write() as connection:
+        documents.claim_batch(connection, "1", 3, 100)
+        assert documents.isolate(connection, ids[1], 1)
+        assert documents.claim_batch(connection, "2", 3, 100) == [ids[1]]
+
+
+def test_a_log_that_was_pruned_says_so(database: Database, store: Store) -> None:
+    for i in range(6):
+        document = put(database, store, "a", blob=str(i) * 64)
+        complete(database, document, [f"text {i}"])
+    with database.write() as connection:
+        for version in purge.purgeable_versions(connection):
+            purge.purge_version(connection, version)
+        purge.prune_log(connection, store.id, seq=6, kept=3)
+    with database.read() as connection:
+        assert changes.read_changes(connection, store.id, 2) is None
+        news = changes.read_changes(connection, store.id, 3)
+        assert news is not None
+        assert (len(news.published), len(news.retired)) == (1, 1)
+
+
+def test_lists_page_both_ways(database: Database, store: Store) -> None:
+    names = [put(database, store, f"a{i}").file_public_id for i in range(7)]
+    with database.read() as connection:
+
+        def page(**request: object) -> tuple[list[str], bool]:
+            found = documents.list_documents(connection, store, PageRequest(**request))  # type: ignore[arg-type]
+            return [row.file_public_id for row in found.rows], found.has_more
+
+        assert page(limit=3, order="asc") == (names[:3], True)
+        assert page(limit=3, order="asc", after=names[2]) == (names[3:6], True)
+        assert page(limit=3, order="asc", after=names[5]) == (names[6:], False)
+        assert page(limit=3, order="asc", before=names[5]) == (names[2:5], True)
+        assert page(limit=3, order="desc", before=names[3]) == (names[4:7][::-1], False)
+        assert page(limit=2, order="desc") == (names[:4:-1], True)
+        with pytest.raises(ChangeRequest, match="cursor"):
+            page(after="file-of-nobody")
+
+
+def test_another_tenants_rows_are_not_there(database: Database, store: Store) -> None:
+    document = put(database, store, "a")
+    with database.read() as connection:
+        with pytest.raises(NotThere):
+            stores.get_store(connection, "someone else", store.public_id)
+        with pytest.raises(NotThere):
+            files.get_file(connection, "someone else", document.file_public_id)
+        assert files.list_files(connection, "someone else", PageRequest()).rows == []
+
+
+def test_a_deleted_store_leaves_nothing(database: Database, store: Store) -> None:
+    complete(database, put(database, store, "a"), ["one", "two"])
+    put(database, store, "b")
+    with database.write() as connection:
+        assert stores.delete_store(connection, store) == ["a" * 64]
+    for table in (schema.documents, schema.versions, schema.chunks, schema.vectors, schema.generations):
+        assert count(database, table) == 0
+
+
+def test_an_owned_file_goes_with_its_last_document(database: Database, store: Store) -> None:
+    document = put(database, store, "a")
+    with database.write() as connection:
+        files.own_file(connection, document.file_id)
+        assert files.orphans(connection) == []
+        documents.delete_document(connection, document)
+        assert [file.public_id for file in files.orphans(connection)] == [document.file_public_id]

@@ -1,0 +1,180 @@
+"""Views follow the change log: every query sees what was acknowledged before it, in every process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from indexes.errors import ChangeRequest, NotThere
+from indexes.filters import parse_filter
+from ingest import intake
+from rag.backend import Backend
+from rag.catalog import documents, purge, schema
+from rag.catalog.records import Store
+from rag.retrieve import SearchOptions, retrieve
+from rag.settings import Settings
+from tests.backends import add_text, all_documents, open_backend, toy_settings, wait_until_idle
+
+
+def found(backend: Backend, store: Store, question: str, **options: object) -> list[str]:
+    hits = retrieve(backend, [store], question, SearchOptions(**options)).candidates  # type: ignore[arg-type]
+    return [hit.filename for hit in hits]
+
+
+def visible_ids(backend: Backend) -> list[int]:
+    versions, chunks = schema.versions.c, schema.chunks.c
+    query = sa.select(chunks.id).join(schema.versions, versions.id == chunks.version_id)
+    query = query.where(versions.published_seq.is_not(None), versions.retired_seq.is_(None)).order_by(chunks.id)
+    with backend.database.read() as connection:
+        return list(connection.execute(query).scalars())
+
+
+def check_view_is_the_catalog(backend: Backend, store: Store) -> None:
+    view = backend.view(backend.live_generation(store))
+    truth = visible_ids(backend)
+    assert view.vectors.ids().tolist() == truth
+    assert len(view.words) == len(truth)
+    with backend.database.read() as connection:
+        rows = connection.execute(sa.select(schema.chunks.c.id, schema.chunks.c.embedding_key)).all()
+        stored = dict(connection.execute(sa.select(schema.vectors.c.embedding_key, schema.vectors.c.vector)).all())
+    for row in rows[:20]:
+        vector = np.frombuffer(stored[row.embedding_key], dtype="<f4")
+        assert view.vectors.scores(vector, np.array([row.id]))[0] == pytest.approx(1.0, abs=1e-5)
+
+
+def test_adds_replacements_deletes_and_attributes_reach_the_next_query(tmp_path: Path) -> None:
+    with open_backend(toy_settings(tmp_path)) as backend:
+        store = intake.create_store(backend, "s")
+        assert found(backend, store, "zebra") == []
+        zebra = add_text(backend, store, "zebra.txt", "A zebra has stripes.", {"kind": "animal"})
+        add_text(backend, store, "violin.txt", "A violin has strings.", {"kind": "tool"})
+        wait_until_idle(backend)
+        assert found(backend, store, "zebra", limit=1) == ["zebra.txt"]
+        animals = parse_filter({"type": "eq", "key": "kind", "value": "animal"})
+        assert found(backend, store, "violin strings", condition=animals) == ["zebra.txt"]
+        with backend.database.write() as connection:
+            documents.set_attributes(connection, zebra, {"kind": "tool"})
+        assert found(backend, store, "violin", condition=animals) == []
+        with pytest.raises(ChangeRequest, match="kind"):
+            found(backend, store, "violin", condition=parse_filter({"type": "eq", "key": "sort", "value": "tool"}))
+        add_text(backend, store, "zebra.txt", "An okapi has legs.")
+        wait_until_idle(backend)
+        assert found(backend, store, "zebra stripes", mode="keyword") == []
+        assert found(backend, store, "okapi", limit=1) == ["zebra.txt"]
+        check_view_is_the_catalog(backend, store)
+        intake.delete_documents(backend, [all_documents(backend, store)["zebra.txt"]])
+        assert "zebra.txt" not in found(backend, store, "okapi")
+        check_view_is_the_catalog(backend, store)
+
+
+def test_a_second_process_sees_a_write_at_once(tmp_path: Path) -> None:
+    settings = toy_settings(tmp_path)
+    writer = """
+import sys
+from pathlib import Path
+from ingest import intake
+from tests.backends import add_text, open_backend, toy_settings
+with open_backend(toy_settings(Path(sys.argv[1])), jobs=False) as backend:
+    add_text(backend, backend.find_store("s"), "late.txt", "The quokka lives on an island.")
+"""
+    with open_backend(settings) as backend:
+        store = intake.create_store(backend, "s")
+        add_text(backend, store, "early.txt", "The ibex lives on a mountain.")
+        wait_until_idle(backend)
+        assert found(backend, store, "quokka island", limit=1) == ["early.txt"]
+        subprocess.run([sys.executable, "-c", writer, str(tmp_path)], check=True, timeout=60)
+        wait_until_idle(backend)
+        assert found(backend, store, "quokka island", limit=1) == ["late.txt"]
+
+
+def test_a_view_behind_the_pruned_log_rebuilds(tmp_path: Path) -> None:
+    with open_backend(toy_settings(tmp_path)) as backend:
+        store = intake.create_store(backend, "s")
+        add_text(backend, store, "a.txt", "one")
+        wait_until_idle(backend)
+        view = backend.view(backend.live_generation(store))
+        for text in ("two", "three", "four"):
+            add_text(backend, store, "a.txt", text)
+            wait_until_idle(backend)
+        view.follow()
+        view.position = 0
+        with backend.database.write() as connection:
+            purge.prune_log(connection, store.id, seq=4, kept=1)
+        view.follow()
+        check_view_is_the_catalog(backend, store)
+
+
+def test_random_changes_leave_the_view_equal_to_the_catalog(tmp_path: Path) -> None:
+    random = np.random.default_rng(7)
+    with open_backend(toy_settings(tmp_path)) as backend:
+        store = intake.create_store(backend, "s")
+        for step in range(40):
+            name = f"{random.integers(8)}.txt"
+            there = all_documents(backend, store)
+            if name in there and random.random() < 0.3:
+                intake.delete_documents(backend, [there[name]])
+            else:
+                words = " ".join(f"word{random.integers(50)}" for _ in range(int(random.integers(1, 700))))
+                add_text(backend, store, name, f"{words} step{step}.")
+            if random.random() < 0.3:
+                found(backend, store, f"word{random.integers(50)}")
+        wait_until_idle(backend)
+        check_view_is_the_catalog(backend, store)
+        with backend.database.read() as connection:
+            used = set(connection.execute(sa.select(schema.chunks.c.embedding_key)).scalars())
+            kept = set(connection.execute(sa.select(schema.vectors.c.embedding_key)).scalars())
+        assert kept == used
+
+
+def test_another_space_of_the_same_width_is_refused_by_name(tmp_path: Path) -> None:
+    aliases = {"mine": {"provider": "toy", "model": "toy-384"}}
+    other = {"mine": {"provider": "toy", "model": "toy-384-b"}}
+    settings = toy_settings(tmp_path, embedder="mine")
+    with open_backend(settings.model_copy(update={"embedders": aliases})) as backend:
+        store = intake.create_store(backend, "s")
+        add_text(backend, store, "a.txt", "one")
+        wait_until_idle(backend)
+    with open_backend(settings.model_copy(update={"embedders": other})) as backend:
+        store = backend.find_store("s")
+        with pytest.raises(ChangeRequest, match=r"toy-384 .*toy-384-b"):
+            found(backend, store, "one")
+        assert found(backend, store, "one", mode="keyword") == ["a.txt"]
+        add_text(backend, store, "b.txt", "two")
+        wait_until_idle(backend)
+        refused = all_documents(backend, store)["b.txt"]
+        assert refused.state == "failed"
+        assert "toy-384-b" in str(refused.error_message)
+
+
+def test_a_deleted_store_is_not_there(tmp_path: Path) -> None:
+    with open_backend(toy_settings(tmp_path)) as backend:
+        store = intake.create_store(backend, "s")
+        add_text(backend, store, "a.txt", "one")
+        wait_until_idle(backend)
+        assert found(backend, store, "one") == ["a.txt"]
+        intake.delete_store(backend, store)
+        with pytest.raises(NotThere):
+            found(backend, store, "one")
+        assert list((tmp_path / "blobs").glob("??/*")) == []
+
+
+def test_folders_of_dead_processes_are_swept(tmp_path: Path) -> None:
+    script = """
+import os, sys
+from pathlib import Path
+from rag.backend import Backend
+from tests.backends import toy_settings
+Backend(toy_settings(Path(sys.argv[1])))
+os._exit(9)
+"""
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False, timeout=60)
+    assert len(list((tmp_path / "views").iterdir())) == 1
+    settings: Settings = toy_settings(tmp_path)
+    with open_backend(settings, jobs=False):
+        assert len(list((tmp_path / "views").iterdir())) == 1
+    assert list((tmp_path / "views").iterdir()) == []
