@@ -180,7 +180,7 @@ class TantivyIndex:
         return tantivy.Query.boolean_query([(tantivy.Occur.Must, unscored), (tantivy.Occur.Must, words)])
 
     def _deepen(self, searcher: Any, query: Any, k: int, allowed: Ids | None) -> Hits:
-        """The k best of those allowed: fetches more until they and all ties with the k-th are there, or none is left."""
+        """The k best of those allowed: fetches more until they and all ties with the k-th are there."""
         wanted = k + EXTRA
         while True:
             hits = _fetch(searcher, query, wanted)

@@ -1,0 +1,112 @@
+"""Every keyword index against the contract, and what the contract leaves to an engine: its folder, its locks."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexes import KEYWORD_INDEXES, open_keyword_index
+from indexes.errors import ChangeRequest, TryLater
+from indexes.keyword import KeywordEntry, KeywordIndex
+from indexes.tantivy import SETTINGS_FILE, TantivyIndex
+from tests.contracts.keyword_index import CHECKS
+
+Check = Callable[[Callable[[Path], KeywordIndex], Path], None]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", KEYWORD_INDEXES)
+def test_contract(name: str, check: Check, tmp_path: Path) -> None:
+    check(lambda folder: open_keyword_index(name, folder), tmp_path / "index")
+
+
+@pytest.mark.parametrize("name", KEYWORD_INDEXES)
+def test_searches_beside_changes_see_whole_commits(name: str, tmp_path: Path) -> None:
+    index = open_keyword_index(name, tmp_path)
+    index.add([KeywordEntry(id_, f"river lasting{id_}") for id_ in range(1, 101)])
+    index.commit()
+    stop, faults, searches = threading.Event(), [], [0]
+
+    def search() -> None:
+        try:
+            while not stop.is_set():
+                found = index.search("river", 1000).ids
+                assert len(found) in (100, 150)
+                assert found[found <= 100].tolist() == list(range(1, 101))
+                assert index.search("lasting7", 5).ids.tolist() == [7]
+                searches[0] += 1
+        except Exception as error:  # noqa: BLE001  (told to the main thread)
+            faults.append(error)
+
+    threads = [threading.Thread(target=search) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    end, first = time.monotonic() + 1.5, 1001
+    while time.monotonic() < end and not faults:
+        batch = range(first, first + 50)
+        index.add([KeywordEntry(id_, "river passing") for id_ in batch])
+        index.commit()
+        index.remove(np.array(batch))
+        index.commit()
+        first += 50
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not faults
+    assert searches[0] > 5
+    assert first > 1101
+    index.close()
+
+
+def test_a_folder_made_under_another_analysis_is_refused(tmp_path: Path) -> None:
+    TantivyIndex(tmp_path).close()
+    TantivyIndex(tmp_path).close()
+    with pytest.raises(ChangeRequest, match="Delete the folder") as caught:
+        TantivyIndex(tmp_path, language="german")
+    assert caught.value.code == "index_unreadable"
+    settings = json.loads((tmp_path / SETTINGS_FILE).read_text())
+    (tmp_path / SETTINGS_FILE).write_text(json.dumps(settings | {"words": "0"}))
+    with pytest.raises(ChangeRequest, match="Delete the folder"):
+        TantivyIndex(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["", "{}", "no json", None])
+def test_a_damaged_folder_is_refused(tmp_path: Path, damage: str | None) -> None:
+    index = TantivyIndex(tmp_path)
+    index.add([KeywordEntry(1, "river")])
+    index.commit()
+    index.close()
+    if damage is None:
+        for segment in tmp_path.glob("*.term"):
+            segment.unlink()
+    else:
+        (tmp_path / "meta.json").write_text(damage)
+    with pytest.raises(ChangeRequest, match="Delete the folder"):
+        TantivyIndex(tmp_path)
+
+
+def test_leftovers_of_a_killed_process_are_swept(tmp_path: Path) -> None:
+    TantivyIndex(tmp_path).close()
+    (tmp_path / ".tmpAbC123").write_bytes(b"half a file")
+    TantivyIndex(tmp_path).close()
+    assert not list(tmp_path.glob(".tmp*"))
+
+
+def test_a_second_writer_is_told_to_wait(tmp_path: Path) -> None:
+    first, second = TantivyIndex(tmp_path), TantivyIndex(tmp_path)
+    first.add([KeywordEntry(1, "river")])
+    with pytest.raises(TryLater) as caught:
+        second.add([KeywordEntry(2, "river")])
+    assert caught.value.code == "index_busy"
+    first.commit()
+    first.close()
+    second.add([KeywordEntry(2, "river")])
+    second.commit()
+    assert len(second) == 2
+    second.close()
