@@ -196,7 +196,7 @@ class LinkGuard:
             if len(address) > len(start) and address in self._known:
                 apart = " " if after and not after.isspace() and after not in "<>\"`'" and not code else ""
                 return end, [Piece(whole + apart, code)]
-        if end == len(start) or (start == "//" and not _HOST.match(whole)):  # "www." and nothing more; a comment
+        if not whole[len(start) :].strip(_TRAILING) or (start == "//" and not _HOST.match(whole)):  # "www." and nothing more; a comment
             return len(start), [Piece(start, code)]
         kept = whole[len(whole.rstrip(_TRAILING)) :]
         return end, [Piece(REMOVED_LINK + kept, code)]
