@@ -1,7 +1,8 @@
 """Views: the indexes over one generation of a store, following the catalog's change log.
 
-A view can be thrown away at any time. Each process has its own, in a folder of its own; a background thread keeps open views
-up to date, and a query applies only what is still missing, so that a reader sees a write as soon as the writer was told so.
+A view can be thrown away at any time. Each process has its own, in a folder of its own; a background thread keeps open
+views up to date, and a query applies only what is still missing, so that a reader sees a write as soon as the writer
+was told so.
 """
 
 from __future__ import annotations
@@ -11,22 +12,25 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Event, Lock, RLock, Thread
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy.engine import Connection
 
 from indexes import open_keyword_index, open_vector_index
 from indexes.errors import NotThere, RagError
 from indexes.filters import AttributeTable, Filter
-from indexes.keyword import KeywordEntry
+from indexes.keyword import KeywordEntry, KeywordIndex
 from indexes.vector import Ids
+from rag import snapshots
 from rag.catalog import changes, stores
 from rag.catalog.changes import Changes, ViewRows
 from rag.catalog.database import Database
+from rag.catalog.database import incarnation as read_incarnation
 from rag.catalog.records import Generation
 from rag.spaces import Space
 
@@ -39,14 +43,16 @@ log = logging.getLogger(__name__)
 class View:
     """The indexes over one generation, up to one number of its store's change log."""
 
-    def __init__(self, database: Database, generation: Generation, space: Space, folder: Path) -> None:
+    def __init__(self, database: Database, generation: Generation, space: Space, folder: Path, snapshots: Path) -> None:
         self.generation = generation
         self.space = space
         self.position = -1
         self._database = database
         self._folder = folder
+        self._snapshots = snapshots
         self._changing = RLock()
-        self._empty()
+        self._unsaved = 0
+        self._start()
 
     def follow(self) -> None:
         """Take in whatever the change log has beyond this view. Raises NotThere when the store is gone."""
@@ -70,81 +76,122 @@ class View:
         with self._changing:
             documents = self.attributes.matching(condition)
             chunk_ids, owners = self._owned()
-        places = np.searchsorted(documents, owners)
-        places[places == len(documents)] = 0
-        return chunk_ids[documents[places] == owners] if len(documents) else chunk_ids[:0]
+        if not len(documents):
+            return chunk_ids[:0]
+        places = np.minimum(np.searchsorted(documents, owners), len(documents) - 1)
+        inside: Ids = chunk_ids[documents[places] == owners]
+        return inside
+
+    def save_if_due(self, share: float = 0.2, least: int = 2_000) -> None:
+        """Write a snapshot when more than this share of the chunks, and this many, have changed since the last one."""
+        if self._unsaved < max(least, share * len(self)):
+            return
+        with self._changing:
+            if snapshots.save(self._snapshots, self._origin(), self._folder / "words", self._owned()[0]):
+                self._unsaved = 0
 
     def __len__(self) -> int:
         """How many chunks the view holds."""
         return len(self.vectors)
 
     def close(self) -> None:
-        """Release the indexes and remove the view's folder."""
+        """Release the indexes and remove the view's folder. What is worth it goes into a snapshot first."""
         with self._changing:
+            self.save_if_due(share=0.02, least=500)
             self.vectors.close()
             self.words.close()
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _empty(self) -> None:
+    def _start(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         self.vectors = open_vector_index(self.generation.vector_index, self.space.dimension)
-        self.words = open_keyword_index(self.generation.keyword_index, self._folder / "words")
         self.attributes = AttributeTable()
         self._chunks_of: dict[int, tuple[int, Ids]] = {}
         self._owners: tuple[Ids, Ids] | None = None
+        self.words, self._known = self._open_words()
+
+    def _open_words(self) -> tuple[KeywordIndex, Ids]:
+        """The keyword index, from a snapshot where there is a sound one, and the ids that are in it."""
+        folder = self._folder / "words"
+        ids = snapshots.load(self._snapshots, self._origin(), folder)
+        if ids is not None:
+            try:
+                words = open_keyword_index(self.generation.keyword_index, folder)
+                if len(words) == len(ids):
+                    return words, ids
+                words.close()
+            except RagError as error:
+                log.warning("the snapshot of generation %d is not used: %s", self.generation.id, error)
+            shutil.rmtree(folder)
+        return open_keyword_index(self.generation.keyword_index, folder), np.empty(0, dtype=np.int64)
+
+    def _origin(self) -> snapshots.Origin:
+        with self._database.read() as connection:
+            incarnation = read_incarnation(connection)
+        generation = self.generation
+        return snapshots.Origin(incarnation, generation.id, generation.chunk_set_id, generation.keyword_index)
 
     def _catch_up(self) -> None:
+        started = self.position >= 0
+        self.position, before = -1, self.position
         with self._database.read() as connection:
-            news = changes.read_changes(connection, self.generation.store_id, self.position)
-            if news is None or self.position < 0:
-                self._rebuild()
+            news = changes.read_changes(connection, self.generation.store_id, before) if started else None
+            if news is None:
+                if started or self._chunks_of:
+                    self.vectors.close()
+                    self.words.close()
+                    self._start()
+                self.position = self._build(connection)
                 return
             self._retire(news)
-            for rows in changes.read_rows(
-                connection, news.published, self.generation.chunk_set_id, self.generation.space_id, self.space.dimension
-            ):
-                self._add(rows)
+            for rows in self._rows(connection, news.published):
+                self._add(rows, self._texts(connection, rows.ids))
         for document_id, attributes in news.attributes.items():
             self.attributes.set(document_id, attributes)
         self.words.commit()
         self._owners = None
+        # Only now: whatever failed above leaves a view that is built anew.
         self.position = news.seq
 
-    def _rebuild(self) -> None:
-        if self.position >= 0:
-            self.vectors.close()
-            self.words.close()
-            self._empty()
-        with self._database.read() as connection:
-            store = stores.get_store_by_id(connection, self.generation.store_id)
-            if store is None:
-                raise NotThere("The vector store was deleted meanwhile.", code="vector_store_not_found")
-            version_ids = changes.visible_versions(connection, store.id)
-            for rows in changes.read_rows(
-                connection, version_ids, self.generation.chunk_set_id, self.generation.space_id, self.space.dimension
-            ):
-                self._add(rows)
-            documents = sorted({document for document, _ in self._chunks_of.values()})
-            for document_id, attributes in changes.read_attributes(connection, documents).items():
-                self.attributes.set(document_id, attributes)
+    def _build(self, connection: Connection) -> int:
+        store = stores.get_store_by_id(connection, self.generation.store_id)
+        if store is None:
+            raise NotThere("The vector store was deleted meanwhile.", code="vector_store_not_found")
+        known = self._known
+        for rows in self._rows(connection, changes.visible_versions(connection, store.id)):
+            self._add(rows, self._texts(connection, rows.ids[~np.isin(rows.ids, known)]))
+        gone = known[~np.isin(known, self._owned()[0])]
+        self.words.remove(gone)
+        self._unsaved += len(gone)
+        documents = sorted({document for document, _ in self._chunks_of.values()})
+        for document_id, attributes in changes.read_attributes(connection, documents).items():
+            self.attributes.set(document_id, attributes)
         self.words.commit()
-        self.position = store.seq
+        self._known = known[:0]
+        return store.seq
 
-    def _add(self, rows: ViewRows) -> None:
-        self.vectors.add(rows.ids, rows.vectors)
-        self.words.add(
-            [
-                KeywordEntry(int(chunk), text, header)
-                for chunk, text, header in zip(rows.ids, rows.texts, rows.headers, strict=True)
-            ]
+    def _rows(self, connection: Connection, version_ids: Sequence[int]) -> Iterator[ViewRows]:
+        generation = self.generation
+        return changes.read_rows(
+            connection, version_ids, generation.chunk_set_id, generation.space_id, self.space.dimension
         )
-        for version in np.unique(rows.version_ids):
-            mine = rows.version_ids == version
-            document = int(rows.document_ids[mine][0])
-            before = self._chunks_of.get(int(version))
+
+    def _texts(self, connection: Connection, ids: Ids) -> list[KeywordEntry]:
+        return [KeywordEntry(*row) for row in changes.read_texts(connection, ids.tolist())]
+
+    def _add(self, rows: ViewRows, entries: Sequence[KeywordEntry]) -> None:
+        self.vectors.add(rows.ids, rows.vectors)
+        self.words.add(entries)
+        self._unsaved += len(entries)
+        order = np.argsort(rows.version_ids, kind="stable")
+        versions, starts = np.unique(rows.version_ids[order], return_index=True)
+        for version, mine in zip(versions.tolist(), np.split(order, starts[1:]), strict=True):
             ids = rows.ids[mine]
-            self._chunks_of[int(version)] = (document, ids if before is None else np.concatenate([before[1], ids]))
+            before = self._chunks_of.get(version)
+            document = int(rows.document_ids[mine[0]])
+            self._chunks_of[version] = (document, ids if before is None else np.concatenate([before[1], ids]))
+        self._owners = None
 
     def _retire(self, news: Changes) -> None:
         gone = [self._chunks_of.pop(version) for version in news.retired if version in self._chunks_of]
@@ -153,6 +200,7 @@ class View:
         ids = np.sort(np.concatenate([ids for _, ids in gone]))
         self.vectors.remove(ids)
         self.words.remove(ids)
+        self._unsaved += len(ids)
         for document, _ in gone:
             self.attributes.remove(document)
 
@@ -173,6 +221,7 @@ class Views:
     def __init__(self, database: Database, folder: Path, space_of: Callable[[Generation], Space]) -> None:
         self._database = database
         self._space_of = space_of
+        self._snapshots = folder / "snapshots"
         self._folder = folder / f"{os.getpid()}-{secrets.token_hex(4)}"
         self._views: dict[int, View] = {}
         self._lock = Lock()
@@ -208,7 +257,13 @@ class Views:
         self._owner.close()
 
     def _open(self, generation: Generation) -> View:
-        view = View(self._database, generation, self._space_of(generation), self._folder / str(generation.id))
+        view = View(
+            self._database,
+            generation,
+            self._space_of(generation),
+            self._folder / str(generation.id),
+            self._snapshots / str(generation.id),
+        )
         view.follow()
         with self._lock:
             self._views[generation.id] = view
@@ -219,10 +274,12 @@ class Views:
             for number, view in list(self._views.items()):
                 try:
                     view.follow()
+                    view.save_if_due()
                 except NotThere:
                     with self._lock:
                         self._views.pop(number, None)
                     view.close()
+                    shutil.rmtree(self._snapshots / str(number), ignore_errors=True)
                 except RagError as error:
                     log.warning("view of generation %d lags: %s", number, error)
 

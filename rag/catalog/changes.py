@@ -39,8 +39,6 @@ class ViewRows:
     ids: NDArray[np.int64]
     version_ids: NDArray[np.int64]
     document_ids: NDArray[np.int64]
-    headers: list[str]
-    texts: list[str]
     vectors: NDArray[np.float32]
 
 
@@ -102,9 +100,7 @@ def read_rows(
     """The chunks of these versions with their vectors, at most about `size` at a time."""
     for start in range(0, len(version_ids), 500):
         query = (
-            sa.select(
-                _chunks.id, _chunks.version_id, _versions.document_id, _chunks.header, _chunks.text, _vectors.vector
-            )
+            sa.select(_chunks.id, _chunks.version_id, _versions.document_id, _vectors.vector)
             .join(schema.versions, _versions.id == _chunks.version_id)
             .join(
                 schema.vectors,
@@ -120,13 +116,19 @@ def read_rows(
             yield _columns(rows, dimension)
 
 
+def read_texts(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int, str, str]]:
+    """(number, text, header) of these chunks, ascending."""
+    for start in range(0, len(ids), 5_000):
+        query = sa.select(_chunks.id, _chunks.text, _chunks.header).where(_chunks.id.in_(ids[start : start + 5_000]))
+        for row in connection.execute(query.order_by(_chunks.id)):
+            yield row.id, row.text, row.header
+
+
 def _columns(rows: Sequence[Any], dimension: int) -> ViewRows:
-    ids, versions, documents, headers, texts, vectors = zip(*rows, strict=True)
+    ids, versions, documents, vectors = zip(*rows, strict=True)
     return ViewRows(
         np.array(ids, dtype=np.int64),
         np.array(versions, dtype=np.int64),
         np.array(documents, dtype=np.int64),
-        list(headers),
-        list(texts),
         decode_vectors(vectors, dimension),
     )
