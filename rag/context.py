@@ -83,7 +83,7 @@ class LedgerEntry:
     end: int
     fate: Fate
     reason: str
-    """A stable word: `fits`, `adjacent`, `overlaps`, `duplicate`, `document_cap`, `budget`,
+    """A stable word: `fits`, `adjacent`, `overlaps`, `duplicate`, `document_cap`, `max_passages`, `budget`,
     `below_threshold`, `oversized`."""
     passage: int | None
     """The number of the passage that holds it; None when dropped."""

@@ -310,6 +310,7 @@ class _Window:
         self._seen = SeenTexts()
         self._ids: set[int] = set()
         self._overheads: dict[str, int] = {}
+        self._slices: dict[tuple[int, int, int], str] = {}
 
     # Filling
 
@@ -415,7 +416,14 @@ class _Window:
             return True
         if high - low > GAP or self.slice_text is None:
             return False
-        return self.slice_text(piece.version_id, low, high).isspace()
+        return self._slice(piece.version_id, low, high).isspace()
+
+    def _slice(self, version_id: int, start: int, end: int) -> str:
+        """A stretch of a document, asked for once: behind the callable may be a file."""
+        key = (version_id, start, end)
+        if key not in self._slices and self.slice_text is not None:
+            self._slices[key] = self.slice_text(*key)
+        return self._slices[key]
 
     def _place(self, rank: int, piece: _Piece, touching: list[_Stretch], cost: int) -> None:
         candidate, outcome = self.candidates[rank], self.outcomes[rank]
@@ -457,8 +465,8 @@ class _Window:
     def _joined_text(self, version_id: int, parts: list[tuple[int, int, str]]) -> str:
         _, reached, text = parts[0]
         for start, end, part in parts[1:]:
-            if start > reached and self.slice_text is not None:
-                text += self.slice_text(version_id, reached, start)
+            if start > reached:
+                text += self._slice(version_id, reached, start)
                 reached = start
             if end > reached:
                 text += part[reached - start :]

@@ -484,3 +484,12 @@ def test_the_checks_would_notice_a_liar(folder: Path) -> None:
     with pytest.raises(AssertionError):
         check_passages(case, replace(context, passages=context.passages[::-1]))
     assert SMALL_PROMPT
+
+
+def test_an_upper_bound_for_a_tokenizer_is_told_and_fits_all_the_same(small: Prompt) -> None:
+    alias = replace(model(2000), tokenizer="bytes", message_tokens=10)
+    context = pack("Where is it? 日本", chunks_of(varied(60, 100), 300), alias, small, seed=1)
+    assert not context.ledger.exact
+    bound = sum(len(m["role"].encode()) + len(m["content"].encode()) + 10 for m in context.messages) + 3
+    assert bound == context.ledger.prompt_tokens
+    assert 0.95 * 1950 < bound <= 1950
