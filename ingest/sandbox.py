@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +70,18 @@ class ParserPool:
     """Parses files in confined processes, `workers` at a time. Safe to share between threads.
 
     `scratch` is a folder of the pool's own; each file gets a new folder there, removed when its parse ends.
+    `loaders` replace or extend the table in `ingest.loaders` (media type to `module:function`).
     """
 
-    def __init__(self, limits: ParseLimits, scratch: Path, workers: int = 1) -> None:
+    def __init__(
+        self, limits: ParseLimits, scratch: Path, workers: int = 1, loaders: Mapping[str, str] | None = None
+    ) -> None:
         if workers < 1:
             raise ValueError(f"a parser pool has at least one worker, not {workers}")
         scratch.mkdir(parents=True, exist_ok=True)
         _sweep(scratch)
         self._limits = limits
-        self._workers = [_Worker(limits, scratch.resolve()) for _ in range(workers)]
+        self._workers = [_Worker(limits, scratch.resolve(), dict(loaders or {})) for _ in range(workers)]
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()  # the one used last is the warmest
         for worker in self._workers:
             self._idle.put(worker)
@@ -139,8 +143,9 @@ class _ParserLost(Exception):
 class _Worker:
     """One parser process, started when it is needed and again after it was lost. One caller at a time."""
 
-    def __init__(self, limits: ParseLimits, scratch: Path) -> None:
+    def __init__(self, limits: ParseLimits, scratch: Path, loaders: dict[str, str]) -> None:
         self._limits = limits
+        self._loaders = json.dumps(loaders)
         self._scratch = scratch
         self._process: subprocess.Popen[bytes] | None = None
         self._confinement: Confinement | None = None
@@ -155,7 +160,7 @@ class _Worker:
             self._forget()
             with (self._scratch / "parser.log").open("wb") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-s", "-m", "ingest.sandbox_child"],
+                    [sys.executable, "-s", "-m", "ingest.sandbox_child", self._loaders],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,

@@ -1,8 +1,11 @@
-"""The parser process: `python -m ingest.sandbox_child`, started by `ingest.sandbox`.
+"""The parser process: `python -m ingest.sandbox_child LOADERS`, started by `ingest.sandbox`.
 
-It stays small and single-threaded, reads one JSON line per file from standard input, and forks for each: the fork
-confines itself, parses, writes its answer into a file opened beforehand, and ends. So no file ever sees what another
+It stays small and single-threaded, reads one JSON line per file from standard input, and has a fork ready for each:
+the fork confines itself, parses, writes its answer into a file opened beforehand, and ends. So no file ever sees what another
 one left behind, and a fork costs milliseconds where a fresh interpreter costs half a second.
+
+LOADERS is a JSON object, media type to `module:function`, of loaders that replace or extend the table; they are
+imported at start, since a confined fork could not read their files.
 
 Lines in:  {"path", "filename", "work", "answer", "limits": {...}}   parse
            {"warm": media type}                                      import that loader while idle
@@ -36,15 +39,52 @@ def main() -> None:
     """Serve until standard input ends, which it does when the parent does."""
     lines_in, lines_out = os.dup(0), os.dup(1)
     os.dup2(2, 1)  # what a library prints must not look like a line of ours
-    _load_all_that_is_cheap()
-    readable = confine.readable_by_default(Path(__file__).parent)
-    _say(lines_out, {"ready": _probe(readable)})
+    setting = _load(json.loads(sys.argv[1]) if len(sys.argv) > 1 else {})
+    _say(lines_out, {"ready": _probe(setting.readable)})
     incoming = _Lines(lines_in)
+    spare = _Spare(setting, (lines_in, lines_out))
     while (request := incoming.next()) is not None:
         if "warm" in request:
-            _warm(request["warm"])
-        elif "path" in request and not _serve(request, readable, incoming, lines_out):
+            spare.discard()
+            _warm(request["warm"], setting)
+        elif "path" not in request:
+            continue  # a "kill" for a parse that had ended by itself
+        elif not _serve(request, spare, incoming, lines_out):
             return
+        spare = _Spare(setting, (lines_in, lines_out))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+    """What every fork of this process shares."""
+
+    readable: list[str]
+    loaders: dict[str, str]
+
+
+class _Spare:
+    """A fork made ahead of the file that it will parse: forking and first touching its memory happen while idle."""
+
+    def __init__(self, setting: _Setting, closing: tuple[int, ...]) -> None:
+        reading, self._writing = os.pipe()
+        self.process = os.fork()
+        if self.process == 0:
+            _in_fork(lambda: _wait_and_parse(reading, setting), closing=(*closing, self._writing))
+        os.close(reading)
+        with contextlib.suppress(OSError):
+            os.setpgid(self.process, self.process)
+
+    def use(self, request: Request) -> None:
+        """Hand it its file; it can have only one."""
+        try:
+            os.write(self._writing, json.dumps(request).encode() + b"\n")
+        finally:
+            os.close(self._writing)
+
+    def discard(self) -> None:
+        """End it unused."""
+        os.close(self._writing)
+        os.waitpid(self.process, 0)
 
 
 class _Lines:
@@ -66,25 +106,21 @@ class _Lines:
         return request
 
 
-def _serve(request: Request, readable: list[str], incoming: _Lines, lines_out: int) -> bool:
-    """Fork for one file and report how the fork ended. False where the parent went away meanwhile."""
-    before = os.times()
-    child = os.fork()
-    if child == 0:
-        _in_fork(lambda: _parse(request, readable), closing=(incoming.descriptor, lines_out))
-    with contextlib.suppress(OSError):
-        os.setpgid(child, child)
+def _serve(request: Request, spare: _Spare, incoming: _Lines, lines_out: int) -> bool:
+    """Have the fork parse one file and report how it ended. False where the parent went away meanwhile."""
+    child = spare.process
+    with contextlib.suppress(BrokenPipeError):  # it died early: the report says how
+        spare.use(request)
     _say(lines_out, {"started": child})
     alive = _await(child, incoming)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)  # not reaped yet, so the number is still its own; takes its programs along
     _, status, usage = os.wait4(child, 0)
-    after = os.times()
     report = {
         "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
         "exit": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
         "grown": max(0, usage.ru_maxrss * 1024 - _resident()),
-        "cpu": after.children_user + after.children_system - before.children_user - before.children_system,
+        "cpu": usage.ru_utime + usage.ru_stime,
     }
     if alive:
         _say(lines_out, report)
@@ -120,15 +156,23 @@ def _in_fork(work: Callable[[], None], closing: tuple[int, ...]) -> None:
         os._exit(code)
 
 
-def _parse(request: Request, readable: list[str]) -> None:
+def _wait_and_parse(reading: int, setting: _Setting) -> None:
+    _touch()
+    request = _Lines(reading).next()
+    os.close(reading)
+    if request is not None:
+        _parse(request, setting)
+
+
+def _parse(request: Request, setting: _Setting) -> None:
     limits = request["limits"]
     path, work = Path(request["path"]), Path(request["work"])
     answer = os.open(request["answer"], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
-    _confine(path, work, limits, readable)
-    reply = _attempt(path, request["filename"], limits)
+    _confine(path, work, limits, setting.readable)
+    reply = _attempt(path, request["filename"], limits, setting.loaders)
     data = _encode(reply, limits["answer_bytes"])
     while data:
         data = data[os.write(answer, data) :]
@@ -153,10 +197,10 @@ def _confine(path: Path, work: Path, limits: dict[str, int], readable: list[str]
     return held
 
 
-def _attempt(path: Path, filename: str, limits: dict[str, int]) -> dict[str, Any]:
+def _attempt(path: Path, filename: str, limits: dict[str, int], loaders: dict[str, str]) -> dict[str, Any]:
     """Parse, with every way to fail turned into a reply."""
     try:
-        return _parsed(path, filename, limits)
+        return _parsed(path, filename, limits, loaders)
     except DocumentFailure as failure:
         return {"failure": [failure.code, failure.message, failure.retryable]}
     except MemoryError:
@@ -168,14 +212,14 @@ def _attempt(path: Path, filename: str, limits: dict[str, int]) -> dict[str, Any
         return {"failure": ["invalid_file", f"The file is damaged or unusual and cannot be read ({reason}).", False]}
 
 
-def _parsed(path: Path, filename: str, limits: dict[str, int]) -> dict[str, Any]:
+def _parsed(path: Path, filename: str, limits: dict[str, int], loaders: dict[str, str]) -> dict[str, Any]:
     from ingest.loaders import NEEDS_A_PROGRAM, loader_for
     from ingest.sniff import sniff
 
     media_type = sniff(path, filename)
     if media_type not in NEEDS_A_PROGRAM:
         confine.restrict_calls(programs=False)
-    document = loader_for(media_type)(path, filename)
+    document = loader_for(media_type, loaders)(path, filename)
     if len(document.text) > limits["text_characters"]:
         raise DocumentFailure(
             "too_large",
@@ -263,27 +307,40 @@ def _refuse_in_python(work: Path) -> None:
     sys.addaudithook(hook)
 
 
-def _load_all_that_is_cheap() -> None:
+def _load(others: dict[str, str]) -> _Setting:
+    """Import what is cheap, and what the caller adds."""
     import lxml.etree
 
-    from ingest.loaders import docx, html, markdown, text
-    from ingest.sniff import sniff
+    from ingest.loaders import LOADERS, docx, html, loader_for
 
-    del lxml, docx, html, text, sniff  # wanted in memory, not by name
-
-    markdown.split_front_matter("")
-    list(markdown.find_blocks("# a\n\nb\n"))
+    del lxml, docx, html  # wanted in memory, not by name
+    for media_type in others:
+        loader_for(media_type, others)
+    _touch()
     gc.collect()
     gc.freeze()  # the forks share these pages for longer
+    return _Setting(confine.readable_by_default(Path(__file__).parent), {**LOADERS, **others})
 
 
-def _warm(media_type: str) -> None:
+def _touch() -> None:
+    """Do once what every parse does, on a text of our own: a fork copies memory when it first writes to it."""
+    from ingest.loaders import markdown
+    from ingest.loaders.building import clean
+    from ingest.sniff import sniff
+
+    text = markdown.split_front_matter(clean("# a\n\nb\n\n- c\n\n```\nd\n```\n\n| e |\n|---|\n| f |\n"))[1]
+    blocks = [dataclasses.astuple(block) for block in markdown.find_blocks(text)]
+    json.dumps({"text": text, "blocks": blocks}, ensure_ascii=False, separators=(",", ":")).encode()
+    sniff(Path(__file__), "a.md")
+
+
+def _warm(media_type: str, setting: _Setting) -> None:
     """Import a loader and what it imports late, so that the next fork has it."""
-    from ingest.loaders import LOADERS, libraries_of, loader_for
+    from ingest.loaders import libraries_of, loader_for
 
-    if media_type in LOADERS:
+    if media_type in setting.loaders:
         with contextlib.suppress(ImportError):
-            loader_for(media_type)
+            loader_for(media_type, setting.loaders)
             for library in libraries_of(media_type):
                 importlib.import_module(library)
         gc.collect()

@@ -11,8 +11,8 @@ import re
 import zipfile
 from pathlib import Path, PurePosixPath
 
+from ingest.decoding import decode, is_text
 from ingest.failures import DocumentFailure
-from ingest.loaders.decoding import decode, is_text
 
 PDF = "application/pdf"
 DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
@@ -87,10 +87,10 @@ _IMAGE = "Only text is read: run it through text recognition (OCR) and upload th
 _ARCHIVE = "Unpack it and upload the files inside."
 _HEADER = re.compile(r"^[A-Za-z][A-Za-z0-9-]{1,60}:(?:[ \t]|$)")
 _MAIL_HEADERS = frozenset(
-    "from to cc received return-path delivered-to message-id mime-version date subject reply-to content-type "
-    "x-mailer sender dkim-signature".split()
+    ["from", "to", "cc", "received", "return-path", "delivered-to", "message-id", "mime-version", "date", "subject", "reply-to", "content-type", "x-mailer", "sender", "dkim-signature"]
 )
 _MBOX = re.compile(r"\AFrom \S+ .*\d{4}\s*\n[A-Za-z-]+:")
+_MBOX_LINE = re.compile(r"\AFrom \S+ .*\d{4}[^\n]*\n")
 _HTML_START = re.compile(
     r"\s*(?:<\?xml[^>]*\?>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL
 )
@@ -225,7 +225,7 @@ def _reads_as_text(head: bytes) -> bool:
 def _kind_of_text(path: Path, text: str, extension: str, *, whole: bool) -> str:
     hint = _BY_EXTENSION.get(extension)
     text = text.lstrip("\ufeff")
-    if _MBOX.match(text):
+    if hint != EML and _MBOX.match(text):
         raise unsupported("a mailbox (mbox)", "Split it into one EML file per message.")
     if _is_mail(text, hint):
         return EML
@@ -240,6 +240,7 @@ def _kind_of_text(path: Path, text: str, extension: str, *, whole: bool) -> str:
 
 def _is_mail(text: str, hint: str | None) -> bool:
     names = []
+    text = _MBOX_LINE.sub("", text.lstrip(), count=1) if hint == EML else text
     for line in text.lstrip().split("\n", 60)[:60]:
         if line[:1] in (" ", "\t"):
             continue

@@ -62,10 +62,10 @@ def libraries_of(media_type: str) -> tuple[str, ...]:
     return _LIBRARIES.get(media_type, ())
 
 
-def loader_for(media_type: str) -> Loader:
+def loader_for(media_type: str, loaders: Mapping[str, str] = LOADERS) -> Loader:
     """The loader of a media type, imported now. Raises DocumentFailure `unsupported_file` for an unknown one."""
-    if media_type not in LOADERS:
-        raise DocumentFailure("unsupported_file", f"{media_type} is not one of: {', '.join(sorted(LOADERS))}.")
-    module, function = LOADERS[media_type].split(":")
+    if media_type not in loaders:
+        raise DocumentFailure("unsupported_file", f"{media_type} is not one of: {', '.join(sorted(loaders))}.")
+    module, function = loaders[media_type].split(":")
     loader: Loader = getattr(importlib.import_module(module), function)
     return loader

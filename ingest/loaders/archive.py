@@ -55,6 +55,10 @@ class Archive:
             raise DocumentFailure("too_large", f"The part {name!r} expands to more than {MAX_PART_BYTES >> 20} MiB.")
         return data
 
+    def check_size(self, name: str) -> None:
+        """Raise DocumentFailure `too_large` where a part would expand without measure (for readers of their own)."""
+        _refuse_bomb(self._zip.getinfo(name))
+
     def xml(self, name: str) -> Element | None:
         """The root element of an XML part; None where the part is absent."""
         data = self.read(name)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 _CONTAINERS = frozenset(
-    "sdt sdtContent ins moveTo customXml smartTag AlternateContent Choice body footnote endnote hdr ftr".split()
+    ["sdt", "sdtContent", "ins", "moveTo", "customXml", "smartTag", "AlternateContent", "Choice", "body", "footnote", "endnote", "hdr", "ftr"]
 )
 _SKIPPED = frozenset(("del", "moveFrom", "Fallback", "instrText", "delText", "rPr", "pPr", "delInstrText"))
 _OFF = frozenset(("0", "false", "off"))

@@ -8,22 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ingest.decoding import decode
 from ingest.document import ParsedDocument
 from ingest.loaders.building import DocumentBuilder, clean, one_line, usable_title
-from ingest.loaders.decoding import decode
 
 if TYPE_CHECKING:
     from lxml.etree import _Element as Element
 
 _NEVER_SHOWN = frozenset(
-    "script style noscript template svg math head iframe object embed applet audio video canvas map select datalist "
-    "textarea input frameset noframes xml title meta link".split()
+    ["script", "style", "noscript", "template", "svg", "math", "head", "iframe", "object", "embed", "applet", "audio", "video", "canvas", "map", "select", "datalist", "textarea", "input", "frameset", "noframes", "xml", "title", "meta", "link"]
 ) - {"math"}
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _LISTS = frozenset(("ul", "ol", "menu", "dir"))
 _BLOCKS = frozenset(
-    "p div section article header footer nav aside main blockquote figure figcaption address form fieldset legend dl dt "
-    "dd table thead tbody tfoot tr td th caption details summary center hr body html li hgroup search dialog".split()
+    ["p", "div", "section", "article", "header", "footer", "nav", "aside", "main", "blockquote", "figure", "figcaption", "address", "form", "fieldset", "legend", "dl", "dt", "dd", "table", "thead", "tbody", "tfoot", "tr", "td", "th", "caption", "details", "summary", "center", "hr", "body", "html", "li", "hgroup", "search", "dialog"]
 )
 _ENCODING = re.compile(
     rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w.:-]+)|<\?xml[^>]{0,100}encoding=["']([\w.:-]+)""", re.I
@@ -320,9 +318,7 @@ def _texts(element: Element, visibility: _Visibility) -> Iterator[str]:
             if visibility.hides(inner) and inner is not element:
                 steps.skip_subtree()
                 continue
-            if inner.tag == "br":
-                yield "\n"
-            elif inner.tag in _BLOCKS and inner is not element:
+            if inner.tag == "br" or (inner.tag in _BLOCKS and inner is not element):
                 yield "\n"
             yield inner.text or ""
         elif inner is not element:

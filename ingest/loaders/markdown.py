@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ingest.decoding import read_text
 from ingest.document import Block, BlockKind, ParsedDocument
 from ingest.failures import DocumentFailure
 from ingest.loaders.building import clean, clean_metadata, one_line, usable_title
-from ingest.loaders.decoding import read_text
 from ingest.loaders.text import paragraphs
 
 if TYPE_CHECKING:

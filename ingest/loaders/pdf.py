@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -157,7 +158,7 @@ def _breaks(above: _Line, below: _Line, pitch: float, levels: dict[float, int]) 
 def _line_pitch(lines: list[_Line]) -> float:
     """The usual distance from one line to the next, in points; infinite where that is unknown."""
     placed = [line for line in lines if line.height]
-    steps = [a.top - b.top for a, b in zip(placed, placed[1:], strict=False) if 0 < a.top - b.top < 4 * a.height]
+    steps = [a.top - b.top for a, b in itertools.pairwise(placed) if 0 < a.top - b.top < 4 * a.height]
     return median(steps) if len(steps) >= 3 else max((1.3 * line.height for line in placed), default=float("inf"))
 
 

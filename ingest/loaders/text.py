@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ingest.decoding import read_text
 from ingest.document import Block, ParsedDocument
 from ingest.failures import DocumentFailure
 from ingest.loaders.building import clean
-from ingest.loaders.decoding import read_text
 
 _PARAGRAPH = re.compile(r"\S[^\n]*(?:\n[^\S\n]*\S[^\n]*)*")
 

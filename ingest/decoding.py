@@ -94,7 +94,7 @@ def _likely_legacy(sample: bytes) -> str:
     from charset_normalizer import from_bytes
 
     best = from_bytes(sample).best()
-    if best is None or len(sample) < 64 and not best.alphabets:
+    if best is None or (len(sample) < 64 and not best.alphabets):
         return "cp1252"
     western = {
         "latin_1",

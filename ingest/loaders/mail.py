@@ -1,0 +1,101 @@
+"""EML and MHTML: headers, then the body in the form that says more, then the names of attachments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from email import policy
+from email.message import Message
+from email.parser import BytesParser
+from pathlib import Path
+
+from ingest.decoding import decode
+from ingest.document import ParsedDocument
+from ingest.loaders.building import DocumentBuilder, one_line
+from ingest.loaders.html import add_html, declared_encoding
+
+_HEADERS = ("Subject", "From", "To", "Cc", "Date")
+_MUCH_MORE = 2
+
+
+def load(path: Path, filename: str) -> ParsedDocument:  # noqa: ARG001 (a loader's signature)
+    """Attachments are named, never opened."""
+    with path.open("rb") as file:
+        message = BytesParser(policy=policy.default).parse(file)
+    headers = {name: header(message, name) for name in _HEADERS}
+    builder = DocumentBuilder()
+    add_headers(builder, headers)
+    plain, html, attachments = _parts(message)
+    add_body(builder, plain, html)
+    add_attachments(builder, attachments)
+    metadata = {"author": headers["From"], "date": headers["Date"], "subject": headers["Subject"]}
+    return builder.build("message/rfc822", title=headers["Subject"], metadata=metadata)
+
+
+def header(message: Message, name: str) -> str:
+    """A header's text on one line; broken ones as far as they can be read."""
+    try:
+        return one_line(str(message.get(name, "")))
+    except (ValueError, TypeError, IndexError, AttributeError, LookupError):  # the standard parser's own faults
+        raw = next((value for key, value in message.raw_items() if key.lower() == name.lower()), "")
+        return one_line(str(raw))
+
+
+def add_headers(builder: DocumentBuilder, headers: dict[str, str]) -> None:
+    """One block with a line for each header that says something."""
+    builder.add("paragraph", "\n".join(f"{name}: {value}" for name, value in headers.items() if value))
+
+
+def add_body(builder: DocumentBuilder, plain: str, html: str) -> None:
+    """The plain form, unless the other one says much more (a stub that says "open this in a browser")."""
+    formatted = DocumentBuilder()
+    if html.strip():
+        add_html(formatted, html)
+    if plain.strip() and len(formatted) < _MUCH_MORE * len(plain.strip()):
+        for paragraph in plain.replace("\r\n", "\n").split("\n\n"):
+            builder.add("paragraph", paragraph)
+    elif html.strip():
+        add_html(builder, html)
+
+
+def add_attachments(builder: DocumentBuilder, names: Iterable[str]) -> None:
+    """One block that names them, where there are any."""
+    wanted = [one_line(name)[:200] for name in names]
+    if any(wanted):
+        builder.add("paragraph", "Attachments: " + ", ".join(name for name in wanted if name))
+
+
+def _parts(message: Message) -> tuple[str, str, list[str]]:
+    """The plain text, the HTML, and the names of attachments, of all parts together."""
+    plain: list[str] = []
+    html: list[str] = []
+    attachments: list[str] = []
+    skip: set[int] = set()
+    for part in message.walk():
+        if id(part) in skip or (part.is_multipart() and part.get_content_maintype() != "message"):
+            continue
+        kind = part.get_content_type()
+        name = _filename(part)
+        if name or part.get_content_disposition() == "attachment" or part.get_content_maintype() == "message":
+            attachments.append(name or kind)
+            skip.update(id(inner) for inner in part.walk())
+        elif kind == "text/html":
+            html.append(_text(part))
+        elif kind.startswith("text/") and kind != "text/css":
+            plain.append(_text(part))
+    return "\n\n".join(plain), "\n".join(html), attachments
+
+
+def _filename(part: Message) -> str:
+    try:
+        name = part.get_filename() or ""
+    except (ValueError, TypeError, AttributeError, LookupError):
+        return ""
+    return name.replace("\\", "/").rsplit("/", 1)[-1]
+
+
+def _text(part: Message) -> str:
+    data = part.get_payload(decode=True)
+    if not isinstance(data, bytes):
+        return str(part.get_payload())
+    declared = part.get_content_charset()
+    return decode(data, declared if declared else declared_encoding(data))
