@@ -9,6 +9,7 @@ in the group `rag.embedders`. What stands there is called with an `EmbedderSpec`
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -119,7 +120,8 @@ def parse_embedder(name: str, table: Mapping[str, Any]) -> EmbedderSpec:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        spec = TypeAdapter(EmbedderSpec).validate_python({**table, "name": name})
+        # As JSON, because strict validation of a dataclass takes no mapping.
+        spec = TypeAdapter(EmbedderSpec).validate_json(json.dumps({**table, "name": name}, default=str))
     except ValidationError as error:
         faults = "; ".join(
             f"{fault['loc'][-1] if fault['loc'] else 'table'}: {fault['msg']}" for fault in error.errors()

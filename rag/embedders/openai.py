@@ -46,22 +46,13 @@ class OpenAIEmbedder:
         self._who = f"The embeddings endpoint {spec.base_url or HOSTED} (model {spec.model!r})"
         self._key = _read_key(spec)
         self._client = _connect(spec, self._key)
-        self.tokenizer = open_tokenizer(spec.tokenizer or "cl100k_base")
-        self.space = Space(
-            provider="openai",
-            model=spec.model,
-            revision="",
-            dimension=spec.dimension or self._probe(),
-            pooling="",
-            normalised=True,
-            document_prefix=spec.document_prefix or "",
-            query_prefix=spec.query_prefix or "",
-            token_limit=spec.token_limit or TOKEN_LIMIT,
-        )
-        prefixes = (self.space.document_prefix, self.space.query_prefix)
-        self.limit = self.space.token_limit - max(self.tokenizer.count(prefix) for prefix in prefixes)
-        if self.limit < 1:
-            raise ChangeRequest(f"The prefixes of {spec.name!r} fill its whole limit.", code="invalid_settings")
+        try:
+            self.tokenizer = open_tokenizer(spec.tokenizer or "cl100k_base")
+            self.space = self._describe()
+            self.limit = self._room()
+        except RagError:
+            self.close()
+            raise
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Shape (len(texts), dimension), unit length.
@@ -105,8 +96,25 @@ class OpenAIEmbedder:
         if batch:
             yield batch
 
-    def _probe(self) -> int:
-        return len(self._request(["dimension"])[0])
+    def _describe(self) -> Space:
+        return Space(
+            provider="openai",
+            model=self._spec.model,
+            revision="",
+            dimension=self._spec.dimension or self._numbers(self._request(["dimension"]))[0].size,
+            pooling="",
+            normalised=True,
+            document_prefix=self._spec.document_prefix or "",
+            query_prefix=self._spec.query_prefix or "",
+            token_limit=self._spec.token_limit or TOKEN_LIMIT,
+        )
+
+    def _room(self) -> int:
+        prefixes = (self.space.document_prefix, self.space.query_prefix)
+        room = self.space.token_limit - max(self.tokenizer.count(prefix) for prefix in prefixes)
+        if room < 1:
+            raise ChangeRequest(f"The prefixes of {self._spec.name!r} fill its whole limit.", code="invalid_settings")
+        return room
 
     def _request(self, texts: list[str]) -> list[Any]:
         """The vectors of these texts, in order, as they came."""
@@ -128,15 +136,25 @@ class OpenAIEmbedder:
             )
         return [rows[index] for index in range(len(texts))]
 
+    def _numbers(self, vectors: list[Any]) -> list[NDArray[np.float64]]:
+        try:
+            rows = [np.asarray(vector, dtype=np.float64) for vector in vectors]
+        except (ValueError, TypeError) as error:
+            raise TryLater(f"{self._who} sent rows that are no vectors.", code="bad_embeddings") from error
+        if not all(row.ndim == 1 and row.size for row in rows):
+            raise TryLater(f"{self._who} sent rows that are no vectors.", code="bad_embeddings")
+        return rows
+
     def _checked(self, vectors: list[Any]) -> NDArray[np.float32]:
-        widths = {len(vector) for vector in vectors}
+        rows = self._numbers(vectors)
+        widths = {len(row) for row in rows}
         if widths != {self.space.dimension}:
             raise ChangeRequest(
                 f"{self._who} sent vectors of {', '.join(map(str, sorted(widths)))} dimensions where "
                 f"{self.space.dimension} are expected. Has the model behind it changed?",
                 code="wrong_dimension",
             )
-        wide = np.asarray(vectors, dtype=np.float64)
+        wide = np.stack(rows)
         norms = np.linalg.norm(wide, axis=1, keepdims=True)
         if not np.isfinite(norms).all() or not norms.all():
             raise TryLater(

@@ -158,7 +158,8 @@ def _resolved(name: str, path: Path, source: str) -> ResolvedModel:
 
 
 def _weight_files(path: Path) -> list[Path]:
-    return sorted(path.rglob("*.safetensors"))
+    """Of the model and of its modules, which lie one folder deeper."""
+    return sorted([*path.glob("*.safetensors"), *path.glob("*/*.safetensors")])
 
 
 def _sha256(file: Path) -> str:
@@ -336,7 +337,7 @@ def _load(spec: EmbedderSpec, resolved: ResolvedModel) -> SentenceTransformer:
                 trust_remote_code=False,
                 model_kwargs={"use_safetensors": True, "dtype": torch.float32},
             )
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+    except Exception as error:  # each of the libraries beneath has its own for a damaged folder
         raise _unusable(resolved, f"it does not load ({error})") from error
     _require_plain_text(model, resolved)
     _set_pooling(spec, model, resolved)
@@ -369,6 +370,10 @@ def _require_plain_text(model: SentenceTransformer, resolved: ResolvedModel) -> 
         raise _unusable(resolved, f"its first module is a {type(first).__name__}, not a transformer")
     if getattr(first, "query_expansion", None) is not None or "message" in first.modality_config:
         raise _unusable(resolved, "it wraps texts in a chat template or expands queries")
+    # Without these files transformers makes up an empty vocabulary, and every text becomes the same vector.
+    known = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+    if not any(any(resolved.path.glob(pattern)) for name in known for pattern in (name, f"*/{name}")):
+        raise _unusable(resolved, f"it has no vocabulary ({', '.join(known)})")
     if not getattr(model.tokenizer, "is_fast", False):
         raise _unusable(resolved, "it has no fast tokenizer (tokenizer.json)")
 
