@@ -56,6 +56,13 @@ class KeywordIndex(Protocol):
         """Each id's score as `search` gives it, in the order given; 0 without any of the words, or not there."""
         ...
 
+    def contains(self, words: Sequence[str], ids: Ids) -> NDArray[np.bool_]:
+        """Whether each analysed word occurs in each text: shape (len(words), len(ids)).
+
+        False for an id that is not there.
+        """
+        ...
+
     def document_frequency(self, words: Sequence[str]) -> list[int]:
         """For each analysed word (see `indexes.words.analyse`), in how many texts it occurs."""
         ...

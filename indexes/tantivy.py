@@ -112,6 +112,18 @@ class TantivyIndex:
         score_of = dict(zip(hits.ids.tolist(), hits.scores.tolist(), strict=True))
         return np.array([score_of.get(int(id_), 0.0) for id_ in ids], dtype=np.float32)
 
+    def contains(self, words: Sequence[str], ids: Ids) -> NDArray[np.bool_]:
+        """See `KeywordIndex.contains`."""
+        searcher = self._searcher
+        found = np.zeros((len(words), len(ids)), dtype=np.bool_)
+        if not len(ids) or not searcher.num_docs:
+            return found
+        for row, word in zip(found, words, strict=True):
+            hits = searcher.search(self._among(self._term(word), ids), len(ids), count=False).hits
+            if hits:
+                row[:] = np.isin(ids, searcher.fast_field_values("id", [address for _, address in hits]))
+        return found
+
     def document_frequency(self, words: Sequence[str]) -> list[int]:
         """See `KeywordIndex.document_frequency`. Counted by a search: tantivy's own number includes removed texts."""
         return [self._searcher.search(self._term(word), 1).count for word in words]

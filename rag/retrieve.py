@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from indexes.errors import ChangeRequest
 from indexes.filters import Filter
 from indexes.vector import Ids
-from indexes.words import analyse, content_words
+from indexes.words import content_words
 from rag.backend import Backend
 from rag.catalog import chunks
 from rag.catalog.chunks import StoredChunk
@@ -29,6 +29,8 @@ Mode = Literal["hybrid", "dense", "keyword"]
 Fusion = Literal["scaled", "rrf"]
 QUERY_LIMIT = 20_000
 """Characters of a question that retrieval looks at, at most."""
+MOST_WORDS = 32
+"""Words of a question, the rarest ones, that relevance looks for in each hit."""
 
 
 @dataclass(frozen=True)
@@ -200,50 +202,69 @@ def _hydrate(
     options: SearchOptions,
 ) -> list[tuple[Candidate, int]]:
     """The first `limit` chunks of the order that are still visible, read from the catalog, with their chunk sets."""
-    owner = {int(chunk): s for s in searched for chunk in s.scored.ids}
-    place = {int(chunk): i for s in searched for i, chunk in enumerate(s.scored.ids)}
+    owner = {chunk: s for s in searched for chunk in s.scored.ids.tolist()}
     rarity = _Rarity(question.words, [s.view for s in searched])
     found: list[tuple[Candidate, int]] = []
     least = options.min_relevance or 0.0
-    step = limit + 4
-    for start in range(0, len(order), step):
-        some = order[start : start + step]
+    start = 0
+    while start < len(order) and len(found) < limit:
+        # A few more than are missing: some may have been replaced or deleted since the view looked.
+        some = order[start : start + limit - len(found) + 4]
+        start += len(some)
         with backend.database.read() as connection:
             stored = chunks.visible_chunks(connection, [chunk for chunk, _ in some])
-        for chunk, fused in some:
-            if chunk in stored:
-                candidate = _candidate(backend, stored[chunk], owner[chunk], place[chunk], fused, rarity)
-                if candidate.relevance >= least:
-                    found.append((candidate, stored[chunk].chunk_set_id))
-        if len(found) >= limit:
-            break
+        visible = [(stored[chunk], fused) for chunk, fused in some if chunk in stored]
+        for candidate in _candidates(backend, visible, owner, rarity):
+            if candidate.relevance >= least:
+                found.append((candidate, stored[candidate.chunk_id].chunk_set_id))
     return found[:limit]
 
 
 class _Rarity:
-    """How rare the question's words are over the views that were searched."""
+    """How rare the question's words are over the views that were searched; the rarest ones only."""
 
     def __init__(self, words: Sequence[str], views: Sequence[View]) -> None:
-        self.words = list(words)
         total = sum(len(view) for view in views)
-        counts = np.zeros(len(self.words))
+        counts = np.zeros(len(words))
         for view in views:
-            if self.words:
-                counts += np.array(view.words.document_frequency(self.words))
-        self.idf = {
-            word: math.log(1.0 + (total - count + 0.5) / (count + 0.5))
-            for word, count in zip(self.words, counts, strict=True)
-        }
+            counts += np.array(view.words.document_frequency(words), dtype=np.float64)
+        idf = np.log(1.0 + (total - counts + 0.5) / (counts + 0.5))
+        rarest = np.argsort(-idf, kind="stable")[:MOST_WORDS]
+        self.words = [words[i] for i in rarest]
+        self.idf = {words[i]: float(idf[i]) for i in rarest}
 
-    def covered(self, chunk: StoredChunk) -> float | None:
+    def covered(self, view: View, ids: Ids) -> list[float | None]:
+        """The share of the question's IDF mass that each text holds; None where the question has no words."""
         if not self.words:
-            return None
-        return coverage(self.words, self.idf, set(analyse(f"{chunk.header}\n{chunk.text}")))
+            return [None] * len(ids)
+        holds = view.words.contains(self.words, ids)
+        return [
+            coverage(self.words, self.idf, {word for word, there in zip(self.words, column, strict=True) if there})
+            for column in holds.T
+        ]
+
+
+def _candidates(
+    backend: Backend,
+    visible: Sequence[tuple[StoredChunk, float]],
+    owner: Mapping[int, _Searched],
+    rarity: _Rarity,
+) -> list[Candidate]:
+    """Candidates in the order given, each with what its text covers of the question."""
+    covered: dict[int, float | None] = {}
+    for searched in {id(s): s for s in owner.values()}.values():
+        mine = [chunk.chunk_id for chunk, _ in visible if owner[chunk.chunk_id] is searched]
+        ids = np.array(mine, dtype=np.int64)
+        covered.update(zip(mine, rarity.covered(searched.view, ids), strict=True))
+    return [
+        _candidate(backend, chunk, owner[chunk.chunk_id], fused, covered[chunk.chunk_id]) for chunk, fused in visible
+    ]
 
 
 def _candidate(
-    backend: Backend, chunk: StoredChunk, searched: _Searched, place: int, fused: float, rarity: _Rarity
+    backend: Backend, chunk: StoredChunk, searched: _Searched, fused: float, covered: float | None
 ) -> Candidate:
+    place = int(np.searchsorted(searched.scored.ids, chunk.chunk_id))
     dense = _number(searched.scored.dense[place])
     keyword = _number(searched.scored.keyword[place])
     return Candidate(
@@ -262,7 +283,7 @@ def _candidate(
         page=chunk.page,
         attributes=chunk.attributes,
         fused=fused,
-        relevance=relevance(dense, rarity.covered(chunk), backend.calibration(searched.generation)),
+        relevance=relevance(dense, covered, backend.calibration(searched.generation)),
         dense=dense,
         keyword=keyword,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -156,8 +157,8 @@ def version_texts(
 
 def visible_chunks(connection: Connection, ids: Sequence[int]) -> dict[int, StoredChunk]:
     """Chunks by number, those that are published, not retired and whose document is still there."""
-    query = _visible().where(_chunks.id.in_(ids))
-    return {row.chunk_id: _stored(row) for row in connection.execute(query)}
+    rows = connection.execute(_visible_by_id(), {"ids": list(ids)})
+    return {row.chunk_id: _stored(row) for row in rows}
 
 
 def neighbours(connection: Connection, version_id: int, chunk_set_id: int, first: int, last: int) -> list[StoredChunk]:
@@ -174,6 +175,12 @@ def text_key(connection: Connection, version_id: int) -> str:
     if key is None:
         raise NotThere("The document was replaced or deleted meanwhile. Ask again.", code="version_not_found")
     return str(key)
+
+
+@cache
+def _visible_by_id() -> sa.Select[Any]:
+    # Built once: putting the statement together costs more than running it.
+    return _visible().where(_chunks.id.in_(sa.bindparam("ids", expanding=True)))
 
 
 def _visible() -> sa.Select[Any]:
@@ -205,5 +212,6 @@ def _visible() -> sa.Select[Any]:
 
 
 def _stored(row: sa.Row[Any]) -> StoredChunk:
-    values = dict(row._mapping)
-    return StoredChunk(**{**values, "heading_path": tuple(values["heading_path"])})
+    values = row._asdict()
+    values["heading_path"] = tuple(values["heading_path"])
+    return StoredChunk(**values)

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -114,7 +115,13 @@ def next_seq(connection: Connection, store_id: int) -> int:
 
 def current_seq(connection: Connection, store_id: int) -> int | None:
     """The newest number of the store's change log, None when the store is gone."""
-    return connection.execute(sa.select(schema.stores.c.seq).where(schema.stores.c.id == store_id)).scalar()
+    found: int | None = connection.execute(_seq_by_id(), {"id": store_id}).scalar()
+    return found
+
+
+@cache
+def _seq_by_id() -> sa.Select[Any]:
+    return sa.select(schema.stores.c.seq).where(schema.stores.c.id == sa.bindparam("id"))
 
 
 def count_documents(connection: Connection, store_ids: list[int]) -> dict[int, Counts]:
@@ -145,13 +152,17 @@ def usage_bytes(connection: Connection, store_ids: list[int]) -> dict[int, int]:
 
 def live_generation(connection: Connection, store_id: int) -> Generation:
     """The generation that answers. Raises NotThere when the store is gone."""
-    generations = schema.generations
-    row = connection.execute(
-        sa.select(generations).where(generations.c.store_id == store_id, generations.c.state == "live")
-    ).first()
+    row = connection.execute(_live_by_store(), {"id": store_id}).first()
     if row is None:
         raise NotThere("The vector store was deleted meanwhile.", code="vector_store_not_found")
     return _generation(row)
+
+
+@cache
+def _live_by_store() -> sa.Select[Any]:
+    generations = schema.generations
+    mine = generations.c.store_id == sa.bindparam("id")
+    return sa.select(generations).where(mine, generations.c.state == "live")
 
 
 def create_generation(connection: Connection, store: Store, values: Mapping[str, Any]) -> Generation:

@@ -294,6 +294,25 @@ def document_frequency_counts_texts(open_index: OpenIndex, folder: Path) -> None
     assert index.document_frequency([]) == []
 
 
+def contains_says_which_words_are_where(open_index: OpenIndex, folder: Path) -> None:
+    texts = random_texts(seed=8)
+    index = filled(open_index, folder, texts)
+    ids = [*sorted(texts), 10**9]
+    words = [*analyse(" ".join(WORDS)), "filler", "nowhere"]
+    for _ in range(2):
+        bags = {id_: set(analyse(heading) + analyse(text)) for id_, (heading, text) in texts.items()}
+        truth = [[word in bags.get(id_, ()) for id_ in ids] for word in words]
+        found = index.contains(words, np.array(ids))
+        assert found.dtype == np.bool_
+        assert found.tolist() == truth
+        gone = sorted(texts)[:20]
+        index.remove(np.array(gone))
+        index.commit()
+        texts = {id_: text for id_, text in texts.items() if id_ not in gone}
+    assert index.contains([], np.array(ids)).shape == (0, len(ids))
+    assert index.contains(words, np.empty(0, dtype=np.int64)).shape == (len(words), 0)
+
+
 def large_ids_survive(open_index: OpenIndex, folder: Path) -> None:
     large = [2**53 + 1, 2**31, 2**62]
     index = filled(open_index, folder, {id_: ("", f"river word{at}") for at, id_ in enumerate(large)})
@@ -340,6 +359,7 @@ CHECKS = (
     removed_before_the_commit_never_appears,
     scores_are_those_of_the_search,
     document_frequency_counts_texts,
+    contains_says_which_words_are_where,
     large_ids_survive,
     what_was_committed_is_there_after_opening_again,
     a_negative_k_or_id_is_refused,

@@ -179,6 +179,16 @@ class FrequencyOfOccurrences(TantivyIndex):
         return [self._searcher.doc_freq("words", word) for word in words]
 
 
+class ContainsEverything(TantivyIndex):
+    def contains(self, words, ids):
+        return np.ones((len(words), len(ids)), dtype=np.bool_)
+
+
+class ContainsInOrderOfScore(TantivyIndex):
+    def contains(self, words, ids):
+        return super().contains(words, np.sort(ids)[::-1])
+
+
 class LengthOfAllEverAdded(TantivyIndex):
     added = 0
 
