@@ -1,0 +1,84 @@
+"""The HTTP API as one ASGI application.
+
+uvicorn.run(create_app(load_settings()))
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio.to_thread
+from fastapi import FastAPI
+
+from api.errors import install_handlers
+from api.middleware import BodyLimit, KeyCheck, KnownCallers, NoLeaks, RequestId, is_loopback
+from api.readiness import Readiness
+from api.routes import chat, context, files, health, models, search, store_files, vector_stores
+from indexes.errors import ChangeRequest
+from ingest.runner import Runner
+from rag.backend import Backend
+from rag.settings import Settings
+
+MULTIPART_SLACK = 64 << 10
+"""Bytes that the borders of a multipart body may add to the largest file."""
+
+
+def create_app(settings: Settings, *, jobs: bool = True) -> FastAPI:
+    """The application. While it runs it holds the backend open and, with `jobs`, runs ingestion when no other process
+    of the data folder does."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        backend = await anyio.to_thread.run_sync(Backend, settings)
+        app.state.backend = backend
+        app.state.readiness = Readiness(backend)
+        app.state.runner = runner = Runner(backend) if jobs else None
+        try:
+            yield
+        finally:
+            if runner is not None:
+                await anyio.to_thread.run_sync(runner.close)
+            await backend.close()
+
+    app = FastAPI(title="Retrieval-augmented generation backend", lifespan=lifespan)
+    install_handlers(app)
+    for module in (health, files, vector_stores, store_files, search, context, chat, models):
+        app.include_router(module.router)
+    _add_middleware(app, settings)
+    return app
+
+
+def check_binding(settings: Settings) -> None:
+    """Refuse to serve others than this machine without a key. Raises ChangeRequest (`key_required`)."""
+    if not api_key(settings) and not is_loopback(settings.server.host):
+        raise ChangeRequest(
+            f"Without a key the server listens on loopback only, not on {settings.server.host!r}. "
+            "Set RAG_API_KEY, or bind to 127.0.0.1.",
+            code="key_required",
+            param="server.host",
+        )
+
+
+def api_key(settings: Settings) -> str | None:
+    """The key that requests must carry, None when there is none."""
+    secret = settings.server.api_key
+    return (secret.get_secret_value() or None) if secret is not None else None
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    """From the inside out: the last one added sees a request first."""
+    server = settings.server
+    app.add_middleware(BodyLimit, most=(server.max_body_mb << 20) + MULTIPART_SLACK)
+    key = api_key(settings)
+    if key is not None:
+        app.add_middleware(KeyCheck, key=key)
+    if server.allowed_origins:
+        from fastapi.middleware.cors import CORSMiddleware
+
+        app.add_middleware(
+            CORSMiddleware, allow_origins=server.allowed_origins, allow_methods=["*"], allow_headers=["*"]
+        )
+    app.add_middleware(KnownCallers, bound=server.host, hosts=server.allowed_hosts, origins=server.allowed_origins)
+    app.add_middleware(NoLeaks)
+    app.add_middleware(RequestId)

@@ -1,0 +1,69 @@
+"""What routes are given: the open backend, and the store that a path names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+import anyio.to_thread
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.routing import APIRoute
+
+from api.errors import Refused
+from api.strict_json import LARGE, parse_json
+from rag.backend import Backend
+from rag.catalog.records import Store
+
+
+def get_backend(request: Request) -> Backend:
+    """The backend that the app holds open."""
+    backend: Backend = request.app.state.backend
+    return backend
+
+
+def get_store(vector_store_id: str, backend: Annotated[Backend, Depends(get_backend)]) -> Store:
+    """The store that the path names, by id or by unique name. Raises NotThere."""
+    return backend.find_store(vector_store_id)
+
+
+OpenBackend = Annotated[Backend, Depends(get_backend)]
+NamedStore = Annotated[Store, Depends(get_store)]
+
+
+class StrictRequest(Request):
+    """A request whose JSON is read strictly, large ones away from the event loop."""
+
+    async def json(self) -> Any:
+        if not hasattr(self, "_parsed"):
+            body = await self.body()
+            if len(body) > LARGE:
+                self._parsed = await anyio.to_thread.run_sync(_parse, body)
+            else:
+                self._parsed = _parse(body)
+        return self._parsed
+
+
+class StrictRoute(APIRoute):
+    """A route whose handler gets a `StrictRequest`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await handler(StrictRequest(request.scope, request.receive))
+
+        return handle
+
+
+def new_router(*, tags: list[str]) -> APIRouter:
+    """A router whose routes read JSON strictly."""
+    return APIRouter(route_class=StrictRoute, tags=list(tags))
+
+
+def _parse(body: bytes) -> Any:
+    from indexes.errors import ChangeRequest
+
+    try:
+        return parse_json(body)
+    except ChangeRequest as error:
+        raise Refused(error) from error

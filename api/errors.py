@@ -1,0 +1,141 @@
+"""Every error that leaves the server, in OpenAI's shape: `{"error": {message, type, param, code}}`.
+
+The three families become statuses here and nowhere else; what is not one of them is a 500 with a fixed message, and
+the details go to the log only.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from indexes.errors import ChangeRequest, NotThere, RagError, TryLater
+
+STATUS_OF_CODE = {
+    "invalid_api_key": 401,
+    "missing_api_key": 401,
+    "host_not_allowed": 403,
+    "origin_not_allowed": 403,
+    "method_not_allowed": 405,
+    "body_too_large": 413,
+    "file_too_large": 413,
+    "rate_limit_exceeded": 429,
+}
+"""Codes whose status is not the one of their family."""
+TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+LONGEST_MESSAGE = 2_000
+UNEXPECTED = ChangeRequest("The server failed unexpectedly; its log says more.", code="server_error")
+
+log = logging.getLogger(__name__)
+
+
+class Refused(HTTPException):
+    """An error raised where the framework lets only its own exceptions pass: while a body is read."""
+
+    def __init__(self, error: RagError) -> None:
+        super().__init__(status_of(error), error.message)
+        self.error = error
+
+
+def status_of(error: RagError) -> int:
+    """The HTTP status of an error."""
+    if error.code in STATUS_OF_CODE:
+        return STATUS_OF_CODE[error.code]
+    if isinstance(error, TryLater):
+        return 503
+    return 404 if isinstance(error, NotThere) else 400
+
+
+def error_body(error: RagError, status: int | None = None) -> dict[str, Any]:
+    """The JSON of an error."""
+    status = status or status_of(error)
+    kind = TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
+    message = error.message[:LONGEST_MESSAGE]
+    return {"error": {"message": message, "type": kind, "param": error.param, "code": error.code}}
+
+
+def error_response(error: RagError, status: int | None = None) -> Response:
+    """The response for an error; in ASCII, because a message may quote what no encoding takes."""
+    status = status or status_of(error)
+    headers = {"X-Content-Type-Options": "nosniff"}
+    if isinstance(error, TryLater):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after or 1.0)))
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if status == 413:
+        headers["Connection"] = "close"
+    return Response(json.dumps(error_body(error, status)), status, headers, "application/json")
+
+
+def unexpected_response() -> Response:
+    """The response for a fault of ours."""
+    return error_response(UNEXPECTED, 500)
+
+
+def as_rag_error(error: BaseException) -> RagError:
+    """An error as it may be shown: itself, or a fixed one in place of what nobody expected (which is logged)."""
+    if isinstance(error, RagError):
+        return error
+    log.error("unexpected error", exc_info=error)
+    return UNEXPECTED
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Let the app answer every error in this shape."""
+    app.add_exception_handler(RagError, _rag_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_exception)
+
+
+async def _rag_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RagError)
+    return error_response(error)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return error_response(_explain(error.errors()[0], request.headers.get("content-type")))
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if isinstance(error, Refused):
+        return error_response(error.error)
+    if error.status_code == 404:
+        return error_response(NotThere(f"There is no route {request.method} {request.url.path}.", code="unknown_url"))
+    if error.status_code == 405:
+        message = f"{request.url.path} does not take {request.method}."
+        response = error_response(ChangeRequest(message, code="method_not_allowed"))
+        response.headers.update(error.headers or {})
+        return response
+    return error_response(ChangeRequest(f"{error.detail}."), error.status_code)
+
+
+def _explain(fault: Mapping[str, Any], content_type: str | None) -> ChangeRequest:
+    """The first fault that validation found, naming the field."""
+    place = [part for part in fault["loc"] if part not in ("body", "query", "path")]
+    param = (fault.get("ctx") or {}).get("param") or ".".join(str(part) for part in place) or None
+    kind = fault["type"]
+    if kind == "json_invalid":
+        return ChangeRequest(f"The body is not valid JSON: {fault['ctx']['error']}.", code="invalid_json")
+    if not place and "json" not in (content_type or "json"):
+        return ChangeRequest(
+            "The body is read as JSON only: send it with `Content-Type: application/json`.", code="invalid_content_type"
+        )
+    if kind == "extra_forbidden":
+        return ChangeRequest(f"Unknown field {param!r}. Leave it out.", code="unknown_parameter", param=param)
+    if kind == "missing":
+        what = f"The field {param!r}" if param else "A JSON body"
+        return ChangeRequest(f"{what} is required.", code="missing_required_parameter", param=param)
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    code = "unsupported_parameter" if kind == "unsupported_parameter" else "invalid_value"
+    named = f"{param!r} is not valid: {message}." if param else f"The body is not valid: {message}."
+    return ChangeRequest(named if code == "invalid_value" else message, code=code, param=param)

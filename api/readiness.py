@@ -1,0 +1,39 @@
+"""What must be there before a server can serve: the catalog, and the embedder loaded."""
+
+from __future__ import annotations
+
+from threading import Thread
+
+from api.errors import as_rag_error
+from indexes.errors import RagError
+from rag import listing
+from rag.backend import Backend
+
+
+class Readiness:
+    """Loads the configured embedder in the background, so that the first question need not wait for it."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._fault: str | None = None
+        self._thread = Thread(target=self._load, name="warm-up", daemon=True)
+        self._thread.start()
+
+    def missing(self) -> list[str]:
+        """What is not there yet or cannot be had, in words; empty when all is there."""
+        missing = []
+        if self._thread.is_alive():
+            missing.append(f"The embedder {self._backend.settings.embedder!r} is being loaded.")
+        elif self._fault is not None:
+            missing.append(self._fault)
+        try:
+            listing.workload(self._backend)
+        except RagError as error:
+            missing.append(error.message)
+        return missing
+
+    def _load(self) -> None:
+        try:
+            self._backend.embedders.open(self._backend.settings.embedder)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told at /readyz
+            self._fault = as_rag_error(error).message

@@ -1,0 +1,81 @@
+"""Context: packed passages, the prompt's messages and the ledger; no model is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from api.dependencies import NamedStore, OpenBackend, new_router
+from api.schemas.chat import Answering, ContextRequest, ContextResponse, PassageObject, PromptObject, plain_messages
+from api.schemas.search import search_options
+from indexes.errors import ChangeRequest
+from rag import listing
+from rag.ask import Ask, Prepared, prepare
+from rag.backend import Backend
+from rag.catalog.records import Store
+from rag.context import Message
+from rag.models import Sampling
+
+router = new_router(tags=["context"])
+
+
+@router.post("/v1/context")
+def make_context(body: ContextRequest, backend: OpenBackend) -> ContextResponse:
+    """The context for a question over the stores that the body names."""
+    return _context(backend, body, named_stores(backend, body.vector_store_ids))
+
+
+@router.post("/v1/vector_stores/{vector_store_id}/context")
+def make_store_context(body: ContextRequest, store: NamedStore, backend: OpenBackend) -> ContextResponse:
+    """The context for a question over one store."""
+    if body.vector_store_ids is not None:
+        raise ChangeRequest(
+            "The path names the vector store already: leave 'vector_store_ids' out.",
+            code="unknown_parameter",
+            param="vector_store_ids",
+        )
+    return _context(backend, body, [store])
+
+
+def named_stores(backend: Backend, names: Sequence[str] | None) -> list[Store]:
+    """The stores of a request, each once; the only one there is when it names none. Raises NotThere."""
+    if names is None:
+        return [listing.only_store(backend)]
+    found = {store.id: store for store in (backend.find_store(name) for name in names)}
+    return list(found.values())
+
+
+def to_ask(body: Answering, stores: Sequence[Store], messages: tuple[Message, ...], sampling: Sampling) -> Ask:
+    """What a request asks for. Raises ChangeRequest for a filter that is not one."""
+    return Ask(
+        stores=tuple(stores),
+        messages=messages,
+        model=body.model,
+        prompt=body.prompt,
+        search=search_options(body, body.score_threshold),
+        sampling=sampling,
+        window=body.window,
+        tokenizer=body.tokenizer,
+        order=body.order,
+        max_passages=body.max_passages,
+    )
+
+
+def _context(backend: Backend, body: ContextRequest, stores: Sequence[Store]) -> ContextResponse:
+    messages: tuple[Message, ...] = ({"role": "user", "content": body.question or ""},)
+    if body.messages is not None:
+        messages = plain_messages(body.messages)
+    prepared = prepare(backend, to_ask(body, stores, messages, Sampling(max_tokens=body.max_tokens)))
+    return _context_response(prepared)
+
+
+def _context_response(prepared: Prepared) -> ContextResponse:
+    context = prepared.context
+    return ContextResponse(
+        messages=list(context.messages),
+        passages=[PassageObject.model_validate(passage) for passage in context.passages],
+        ledger=context.ledger,
+        grounded=context.grounded,
+        prompt=PromptObject(id=context.prompt_id, hash=context.prompt_hash),
+        model=prepared.alias.name,
+        timings_ms={name: round(seconds * 1000, 3) for name, seconds in prepared.retrieval.timings.items()},
+    )

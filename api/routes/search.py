@@ -1,0 +1,37 @@
+"""Search: the best chunks for a question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from api.dependencies import NamedStore, OpenBackend, new_router
+from api.schemas.search import SearchPage, SearchRequest, search_hit, search_options
+from rag.context import Candidate
+from rag.fusion import merge_by_rank
+from rag.retrieve import retrieve
+
+DEFAULT_RESULTS = 10
+
+router = new_router(tags=["search"])
+
+
+@router.post("/v1/vector_stores/{vector_store_id}/search")
+def search(body: SearchRequest, store: NamedStore, backend: OpenBackend) -> SearchPage:
+    """The best chunks for a question, or for several, searched apart and merged by rank."""
+    queries = [body.query] if isinstance(body.query, str) else body.query
+    threshold = body.ranking_options.score_threshold if body.ranking_options else None
+    options = search_options(body, threshold)
+    found = [retrieve(backend, [store], query, options).candidates for query in queries]
+    hits = found[0] if len(found) == 1 else _merged(found, body.max_num_results or DEFAULT_RESULTS)
+    return SearchPage(search_query=queries, data=[search_hit(hit) for hit in hits])
+
+
+def _merged(found: Sequence[Sequence[Candidate]], limit: int) -> list[Candidate]:
+    """The candidates of several questions, each as the question saw it to which it is most relevant."""
+    best: dict[int, Candidate] = {}
+    for candidate in (candidate for candidates in found for candidate in candidates):
+        if candidate.chunk_id not in best or candidate.relevance > best[candidate.chunk_id].relevance:
+            best[candidate.chunk_id] = candidate
+    merged = merge_by_rank([[candidate.chunk_id for candidate in candidates] for candidates in found])
+    order = sorted(merged, key=lambda chunk: (-merged[chunk], chunk))
+    return [best[chunk] for chunk in order[:limit]]

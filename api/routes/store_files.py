@@ -1,0 +1,119 @@
+"""The files of a vector store, and where their ingestion stands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Query
+
+from api.dependencies import NamedStore, OpenBackend, new_router
+from api.schemas.common import Deleted, ListOf, list_of, paging
+from api.schemas.vector_stores import (
+    STATES,
+    Chunking,
+    CreateStoreFile,
+    FileContentPage,
+    Status,
+    StoreFileObject,
+    TextPart,
+    UpdateStoreFile,
+    store_file_object,
+)
+from indexes.errors import ChangeRequest, NotThere
+from ingest import intake
+from ingest.intake import NewDocument
+from rag import listing
+from rag.catalog.records import PageRequest, Store
+
+router = new_router(tags=["vector store files"])
+
+
+@router.post("/v1/vector_stores/{vector_store_id}/files")
+def add_file(body: CreateStoreFile, store: NamedStore, backend: OpenBackend) -> StoreFileObject:
+    """Put a file into the store. It is ingested in the background: watch its `status`."""
+    _require_same_chunking(store, body.chunking_strategy)
+    file = listing.get_file(backend, body.file_id)
+    new = NewDocument(file, source=body.source, attributes=body.attributes, owned=body.owned)
+    return store_file_object(store, intake.attach(backend, store, [new])[0])
+
+
+@router.get("/v1/vector_stores/{vector_store_id}/files")
+def list_store_files(
+    store: NamedStore,
+    backend: OpenBackend,
+    page: Annotated[PageRequest, Depends(paging)],
+    status: Annotated[Status | None, Query(alias="filter")] = None,
+) -> ListOf[StoreFileObject]:
+    """The files of the store, newest first."""
+    found = listing.list_documents(backend, store, page, None if status is None else STATES[status])
+    ids = [document.file_public_id for document in found.rows]
+    return list_of(found, ids, [store_file_object(store, document) for document in found.rows])
+
+
+@router.get("/v1/vector_stores/{vector_store_id}/files/{file_id}")
+def get_store_file(file_id: str, store: NamedStore, backend: OpenBackend) -> StoreFileObject:
+    """One file of the store."""
+    return store_file_object(store, listing.get_document(backend, store, file_id))
+
+
+@router.post("/v1/vector_stores/{vector_store_id}/files/{file_id}")
+def update_store_file(file_id: str, body: UpdateStoreFile, store: NamedStore, backend: OpenBackend) -> StoreFileObject:
+    """Replace the attributes of a file; the next search filters by the new ones."""
+    document = listing.set_attributes(backend, store, file_id, body.attributes or {})
+    return store_file_object(store, document)
+
+
+@router.delete("/v1/vector_stores/{vector_store_id}/files/{file_id}")
+def delete_store_file(file_id: str, store: NamedStore, backend: OpenBackend) -> Deleted:
+    """Take a file out of the store, in whatever state it is. The upload stays, unless it is owned."""
+    document = listing.get_document(backend, store, file_id)
+    intake.delete_documents(backend, [document])
+    return Deleted(id=document.file_public_id, object="vector_store.file.deleted")
+
+
+@router.get("/v1/vector_stores/{vector_store_id}/files/{file_id}/content")
+def get_store_file_content(file_id: str, store: NamedStore, backend: OpenBackend) -> FileContentPage:
+    """The text that was read from the file, the one that citations point into."""
+    document = listing.get_document(backend, store, file_id)
+    text = intake.current_text(backend, document)
+    if text is None:
+        raise NotThere(
+            f"The file {file_id} has no text: it is {document.state}.", code="content_not_available", param="file_id"
+        )
+    return FileContentPage(data=[TextPart(text=text)])
+
+
+@router.post("/v1/vector_stores/{vector_store_id}/files/{file_id}/retry")
+def retry_store_file(file_id: str, store: NamedStore, backend: OpenBackend) -> StoreFileObject:
+    """Queue a failed or cancelled file again."""
+    document = listing.get_document(backend, store, file_id)
+    if not intake.retry(backend, document):
+        raise ChangeRequest(
+            f"The file {file_id} is {document.state}: only what failed or was cancelled is tried again.",
+            code="nothing_to_retry",
+            param="file_id",
+        )
+    return store_file_object(store, listing.get_document(backend, store, file_id))
+
+
+@router.post("/v1/vector_stores/{vector_store_id}/files/{file_id}/cancel")
+def cancel_store_file(file_id: str, store: NamedStore, backend: OpenBackend) -> StoreFileObject:
+    """Stop work on a file. An earlier version of it goes on answering."""
+    document = listing.get_document(backend, store, file_id)
+    if not intake.cancel(backend, document):
+        raise ChangeRequest(
+            f"The file {file_id} is {document.state}: there is no work on it to stop.",
+            code="nothing_to_cancel",
+            param="file_id",
+        )
+    return store_file_object(store, listing.get_document(backend, store, file_id))
+
+
+def _require_same_chunking(store: Store, asked: Chunking | None) -> None:
+    if asked is not None and asked.model_dump() != dict(store.chunking):
+        raise ChangeRequest(
+            f"The store splits all its files in one way, {dict(store.chunking)}. Leave 'chunking_strategy' out, or "
+            "make another store.",
+            code="chunking_strategy_differs",
+            param="chunking_strategy",
+        )

@@ -1,0 +1,83 @@
+"""Vector stores."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from fastapi import Depends
+
+from api.dependencies import NamedStore, OpenBackend, new_router
+from api.schemas.common import Deleted, ListOf, list_of, paging
+from api.schemas.vector_stores import CreateVectorStore, UpdateVectorStore, VectorStoreObject, store_object
+from indexes.errors import ChangeRequest
+from ingest import intake
+from ingest.intake import NewDocument
+from rag import listing
+from rag.catalog.records import PageRequest
+
+router = new_router(tags=["vector stores"])
+
+
+@router.post("/v1/vector_stores")
+def create_vector_store(body: CreateVectorStore, backend: OpenBackend) -> VectorStoreObject:
+    """Make a store, and put files into it where the request names some."""
+    _refuse_expiry(body.expires_after)
+    _refuse_id(body.name)
+    files = [listing.get_file(backend, file_id) for file_id in dict.fromkeys(body.file_ids or [])]
+    store = intake.create_store(
+        backend,
+        body.name or "",
+        description=body.description,
+        metadata=body.metadata,
+        chunking=body.chunking_strategy.model_dump() if body.chunking_strategy else None,
+        embedder=body.embedder,
+    )
+    if files:
+        intake.attach(backend, store, [NewDocument(file) for file in files])
+    return store_object(listing.summarise_store(backend, store))
+
+
+@router.get("/v1/vector_stores")
+def list_vector_stores(
+    backend: OpenBackend, page: Annotated[PageRequest, Depends(paging)]
+) -> ListOf[VectorStoreObject]:
+    """Vector stores, newest first."""
+    found = listing.list_stores(backend, page)
+    return list_of(found, [row.store.public_id for row in found.rows], [store_object(row) for row in found.rows])
+
+
+@router.get("/v1/vector_stores/{vector_store_id}")
+def get_vector_store(store: NamedStore, backend: OpenBackend) -> VectorStoreObject:
+    """One store."""
+    return store_object(listing.summarise_store(backend, store))
+
+
+@router.post("/v1/vector_stores/{vector_store_id}")
+def update_vector_store(body: UpdateVectorStore, store: NamedStore, backend: OpenBackend) -> VectorStoreObject:
+    """Change what the request names; null is no change."""
+    _refuse_expiry(body.expires_after)
+    _refuse_id(body.name)
+    changes = body.model_dump(include={"name", "description", "metadata"}, exclude_none=True)
+    return store_object(listing.summarise_store(backend, listing.update_store(backend, store, changes)))
+
+
+@router.delete("/v1/vector_stores/{vector_store_id}")
+def delete_vector_store(store: NamedStore, backend: OpenBackend) -> Deleted:
+    """Forget a store. Its files stay, except those that came with a document."""
+    intake.delete_store(backend, store)
+    return Deleted(id=store.public_id, object="vector_store.deleted")
+
+
+def _refuse_expiry(expires_after: Any) -> None:
+    if expires_after is not None:
+        raise ChangeRequest(
+            "Vector stores do not expire yet: leave 'expires_after' out, and delete the store when it is done with.",
+            code="unsupported_parameter",
+            param="expires_after",
+        )
+
+
+def _refuse_id(name: str | None) -> None:
+    if re.fullmatch(r"vs_[0-9a-f]{24}", name or ""):
+        raise ChangeRequest(f"The name {name!r} looks like an id. Choose another.", code="invalid_value", param="name")

@@ -1,0 +1,270 @@
+"""The shapes of context and chat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from api.schemas.common import Identifier, Question, RequestModel, ResponseModel
+from api.schemas.search import Retrieving
+from rag.context import Ledger, Message, Scalar
+from rag.pack import Order
+
+NOT_SERVED: Mapping[str, tuple[Any, ...]] = {
+    "audio": (None,),
+    "frequency_penalty": (None, 0),
+    "function_call": (None, "none", "auto"),
+    "functions": (None, []),
+    "logit_bias": (None, {}),
+    "logprobs": (None, False),
+    "metadata": (None, {}),
+    "modalities": (None, ["text"]),
+    "moderation": (None,),
+    "parallel_tool_calls": (None, True, False),
+    "prediction": (None,),
+    "presence_penalty": (None, 0),
+    "prompt_cache_options": (None,),
+    "prompt_cache_retention": (None,),
+    "reasoning_effort": (None,),
+    "response_format": (None, {"type": "text"}),
+    "seed": (None,),
+    "service_tier": (None, "auto", "default"),
+    "store": (None, False),
+    "tool_choice": (None, "none", "auto"),
+    "tools": (None, []),
+    "top_logprobs": (None, 0),
+    "verbosity": (None, "medium"),
+    "web_search_options": (None,),
+}
+"""OpenAI's fields that nothing here acts on, with the values that ask for nothing: any other would be a promise."""
+
+
+class ContentPart(RequestModel):
+    """A part of a message; text is the only kind."""
+
+    type: Literal["text"]
+    text: Question
+
+
+class ChatMessage(RequestModel):
+    """A turn. What an answer of ours carries besides its text may be sent back, and is not looked at."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[str, Field(max_length=1_000_000)] | Annotated[list[ContentPart], Field(max_length=1_000)]
+    name: str | None = None
+    refusal: str | None = None
+    annotations: list[Any] | None = None
+    audio: None = None
+    function_call: None = None
+    tool_calls: None = None
+
+
+Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=2_000)]
+StoreIds = Annotated[list[Identifier], Field(min_length=1, max_length=16)]
+
+
+class Answering(Retrieving):
+    """What context and chat requests may choose beyond retrieval."""
+
+    vector_store_ids: StoreIds | None = None
+    """Ids or unique names; left out, the only store there is."""
+    model: Identifier | None = None
+    prompt: Identifier | None = None
+    score_threshold: float | None = Field(default=None, ge=0, le=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    window: int | None = Field(default=None, ge=1)
+    tokenizer: Identifier | None = None
+    order: Order | None = None
+    max_passages: int | None = Field(default=None, ge=1)
+
+
+class ContextRequest(Answering):
+    """A conversation or one question."""
+
+    messages: Messages | None = None
+    question: Question | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> ContextRequest:
+        if (self.messages is None) == (self.question is None):
+            raise PydanticCustomError("question", "send either 'messages' or 'question'", {"param": "messages"})
+        return self
+
+
+class StreamOptions(RequestModel):
+    """`include_usage` adds a last chunk with the usage."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class ChatRequest(Answering):
+    """OpenAI's chat completion; `model` is an alias of the registry."""
+
+    model: Identifier
+    messages: Messages
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    n: Literal[1] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_what_is_served(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        for name in data.keys() & NOT_SERVED.keys():
+            if data[name] not in NOT_SERVED[name]:
+                raise PydanticCustomError(
+                    "unsupported_parameter", "'{param}' is not served here. Leave it out.", {"param": name}
+                )
+        return {name: value for name, value in data.items() if name not in NOT_SERVED}
+
+
+class PassageObject(ResponseModel):
+    """A stretch of one document version as it stands in the prompt."""
+
+    number: int
+    vector_store_id: str = Field(validation_alias="store_id")
+    file_id: str
+    filename: str
+    title: str
+    document_id: int
+    version_id: int
+    page: int | None
+    start: int
+    end: int
+    heading_path: list[str]
+    text: str
+    tokens: int
+    relevance: float
+    attributes: dict[str, Scalar | int]
+    chunk_ids: list[int]
+
+
+class PromptObject(ResponseModel):
+    """Which version of which prompt was used."""
+
+    id: str
+    hash: str
+
+
+class ContextResponse(ResponseModel):
+    """`messages` are ready for any model; `ledger` tells what became of every candidate, and counts the window."""
+
+    object: Literal["context"] = "context"
+    messages: list[Message]
+    passages: list[PassageObject]
+    ledger: Ledger
+    grounded: bool
+    prompt: PromptObject
+    model: str
+    timings_ms: dict[str, float]
+
+
+class CitationObject(ResponseModel):
+    """One marker of the answer, `answer[marker_start:marker_end]`, and what it stands for:
+    `document_text[start:end] == quote`, in characters."""
+
+    number: int
+    vector_store_id: str = Field(validation_alias="store_id")
+    file_id: str
+    filename: str
+    title: str
+    document_id: int
+    version_id: int
+    start: int
+    end: int
+    page: int | None
+    heading_path: list[str]
+    quote: str
+    marker_start: int
+    marker_end: int
+
+
+class RemovedMarkerObject(ResponseModel):
+    """A marker that named a passage which is not there; it was taken out at `position`."""
+
+    raw: str
+    position: int
+
+
+class UrlCitation(ResponseModel):
+    """Where in the answer a source is named, and where the source can be had."""
+
+    start_index: int
+    end_index: int
+    url: str
+    title: str
+
+
+class Annotation(ResponseModel):
+    """OpenAI's annotation of a chat message."""
+
+    type: Literal["url_citation"] = "url_citation"
+    url_citation: UrlCitation
+
+
+class AssistantMessage(ResponseModel):
+    """The answer."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+    annotations: list[Annotation]
+
+
+class Choice(ResponseModel):
+    """The only choice."""
+
+    index: Literal[0] = 0
+    message: AssistantMessage
+    logprobs: None = None
+    finish_reason: Literal["stop", "length"]
+
+
+class UsageObject(ResponseModel):
+    """Tokens, as the provider counted them where it did."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Grounds(ResponseModel):
+    """What an answer stands on; the same in a stream's last chunk."""
+
+    citations: list[CitationObject]
+    grounded: bool
+    removed_markers: list[RemovedMarkerObject]
+
+
+class ChatCompletion(Grounds):
+    """OpenAI's chat completion, and what the answer stands on."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: UsageObject
+
+
+def plain_messages(messages: list[ChatMessage]) -> tuple[Message, ...]:
+    """Turns as the packer takes them: text only, `developer` as `system`."""
+    return tuple(
+        {"role": "system" if turn.role == "developer" else turn.role, "content": _text(turn)} for turn in messages
+    )
+
+
+def _text(turn: ChatMessage) -> str:
+    return turn.content if isinstance(turn.content, str) else "\n".join(part.text for part in turn.content)

@@ -1,0 +1,110 @@
+"""The shapes of search, and how a request says how to retrieve."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from api.schemas.common import RequestModel, ResponseModel
+from api.schemas.vector_stores import TextPart
+from indexes.filters import parse_filter
+from rag.context import Candidate, Scalar
+from rag.retrieve import Fusion, Mode, SearchOptions
+
+Query = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
+
+
+class Retrieving(RequestModel):
+    """How to retrieve; what is not named is the installation's setting."""
+
+    filters: dict[str, Any] | None = None
+    max_num_results: int | None = Field(default=None, ge=1, le=50)
+    mode: Mode | None = None
+    fusion: Fusion | None = None
+    dense_weight: float | None = Field(default=None, ge=0, le=1)
+
+
+class RankingOptions(RequestModel):
+    """`score_threshold` is a relevance."""
+
+    ranker: Literal["none", "auto", "default-2024-11-15"] | None = None
+    score_threshold: float | None = Field(default=None, ge=0, le=1)
+
+
+class SearchRequest(Retrieving):
+    """OpenAI's search of a vector store. `rewrite_query` is accepted and does nothing."""
+
+    query: Query | Annotated[list[Query], Field(min_length=1, max_length=16)]
+    ranking_options: RankingOptions | None = None
+    rewrite_query: bool | None = None
+
+
+class Scores(ResponseModel):
+    """`dense` is a cosine, `keyword` BM25, `fused` orders the hits of one query, `relevance` is absolute."""
+
+    dense: float | None
+    keyword: float | None
+    fused: float
+    relevance: float
+
+
+class SearchHit(ResponseModel):
+    """OpenAI's search result, one chunk each; `score` is its relevance."""
+
+    file_id: str
+    filename: str
+    score: float
+    attributes: dict[str, Scalar | int]
+    content: list[TextPart]
+    scores: Scores
+    chunk_id: int
+    document_id: int
+    version_id: int
+    start: int
+    end: int
+    page: int | None
+    heading_path: list[str]
+    title: str
+
+
+class SearchPage(ResponseModel):
+    """All hits, best first."""
+
+    object: Literal["vector_store.search_results.page"] = "vector_store.search_results.page"
+    search_query: list[str]
+    data: list[SearchHit]
+    has_more: bool = False
+    next_page: None = None
+
+
+def search_options(request: Retrieving, threshold: float | None) -> SearchOptions:
+    """What a request says about retrieval. Raises ChangeRequest for a filter that is not one."""
+    return SearchOptions(
+        limit=request.max_num_results,
+        mode=request.mode,
+        fusion=request.fusion,
+        dense_weight=request.dense_weight,
+        condition=None if request.filters is None else parse_filter(request.filters),
+        min_relevance=threshold,
+    )
+
+
+def search_hit(candidate: Candidate) -> SearchHit:
+    """A candidate as it is sent."""
+    return SearchHit(
+        file_id=candidate.file_id,
+        filename=candidate.filename,
+        score=min(max(candidate.relevance, 0.0), 1.0),
+        attributes=dict(candidate.attributes),
+        content=[TextPart(text=candidate.text)],
+        scores=Scores.model_validate(candidate),
+        chunk_id=candidate.chunk_id,
+        document_id=candidate.document_id,
+        version_id=candidate.version_id,
+        start=candidate.start,
+        end=candidate.end,
+        page=candidate.page,
+        heading_path=list(candidate.heading_path),
+        title=candidate.title,
+    )

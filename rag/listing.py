@@ -1,0 +1,123 @@
+"""What the catalog tells a caller, and the small changes that need no ingestion.
+
+Thin: each function is one transaction. Everything that becomes work is in `ingest.intake`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.engine import Connection
+
+from indexes.errors import ChangeRequest
+from rag.backend import Backend
+from rag.catalog import documents, files, stores
+from rag.catalog.records import Counts, Document, File, Generation, Page, PageRequest, State, Store
+from rag.context import Scalar
+
+
+@dataclass(frozen=True)
+class StoreSummary:
+    """A store with what is in it. `usage_bytes` counts the originals of completed documents."""
+
+    store: Store
+    counts: Counts
+    usage_bytes: int
+    generation: Generation
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Documents that still want work and batches at work, over all stores."""
+
+    waiting_documents: int
+    open_batches: int
+
+
+def list_files(backend: Backend, page: PageRequest, purpose: str | None = None) -> Page[File]:
+    """Uploaded files, one page of them. Raises ChangeRequest (`bad_cursor`)."""
+    with backend.database.read() as connection:
+        return files.list_files(connection, backend.settings.tenant, page, purpose)
+
+
+def get_file(backend: Backend, file_id: str) -> File:
+    """A file by its public id. Raises NotThere."""
+    with backend.database.read() as connection:
+        return files.get_file(connection, backend.settings.tenant, file_id)
+
+
+def original_path(backend: Backend, file: File) -> Path:
+    """Where the bytes of a file lie. Raises NotThere when it was deleted meanwhile."""
+    return backend.blobs.path(file.blob)
+
+
+def list_stores(backend: Backend, page: PageRequest) -> Page[StoreSummary]:
+    """Vector stores, one page of them. Raises ChangeRequest (`bad_cursor`)."""
+    with backend.database.read() as connection:
+        found = stores.list_stores(connection, backend.settings.tenant, page)
+        return Page(_summaries(connection, found.rows), found.has_more)
+
+
+def summarise_store(backend: Backend, store: Store) -> StoreSummary:
+    """A store as it is now. Raises NotThere when it was deleted meanwhile."""
+    with backend.database.read() as connection:
+        now = stores.get_store(connection, store.tenant, store.public_id)
+        return _summaries(connection, [now])[0]
+
+
+def only_store(backend: Backend) -> Store:
+    """The only store there is. Raises ChangeRequest (`vector_store_required`) when there is none, or several."""
+    with backend.database.read() as connection:
+        found = stores.list_stores(connection, backend.settings.tenant, PageRequest(limit=5)).rows
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(f"{store.name or '(unnamed)'} ({store.public_id})" for store in found)
+    what = f"There are several, among them {known}: name those to use." if found else "There is none: create one first."
+    raise ChangeRequest(
+        f"The request names no vector store. {what}", code="vector_store_required", param="vector_store_ids"
+    )
+
+
+def update_store(backend: Backend, store: Store, changes: Mapping[str, Any]) -> Store:
+    """Change the `name`, `description` or `metadata` of a store."""
+    with backend.database.write() as connection:
+        return stores.update_store(connection, store, changes)
+
+
+def list_documents(
+    backend: Backend, store: Store, page: PageRequest, states: Sequence[State] | None = None
+) -> Page[Document]:
+    """The documents of a store, one page of them. Raises ChangeRequest (`bad_cursor`)."""
+    with backend.database.read() as connection:
+        return documents.list_documents(connection, store, page, states)
+
+
+def get_document(backend: Backend, store: Store, file_id: str) -> Document:
+    """The document of a store that stands on this file. Raises NotThere."""
+    with backend.database.read() as connection:
+        return documents.get_document(connection, store, file_id)
+
+
+def set_attributes(backend: Backend, store: Store, file_id: str, attributes: Mapping[str, Scalar]) -> Document:
+    """Replace the attributes of a document; the next search filters by the new ones. Raises NotThere."""
+    with backend.database.write() as connection:
+        documents.set_attributes(connection, documents.get_document(connection, store, file_id), attributes)
+        return documents.get_document(connection, store, file_id)
+
+
+def workload(backend: Backend) -> Workload:
+    """How much ingestion is still to be done."""
+    with backend.database.read() as connection:
+        return Workload(documents.count_waiting(connection), len(documents.open_batches(connection)))
+
+
+def _summaries(connection: Connection, found: Sequence[Store]) -> list[StoreSummary]:
+    ids = [store.id for store in found]
+    counts, usage = stores.count_documents(connection, ids), stores.usage_bytes(connection, ids)
+    return [
+        StoreSummary(store, counts[store.id], usage[store.id], stores.live_generation(connection, store.id))
+        for store in found
+    ]
