@@ -85,7 +85,7 @@ def prepare(backend: Backend, ask: Ask) -> Prepared:
 
 def answer(backend: Backend, prepared: Prepared) -> AsyncIterator[TextDelta | Answer]:
     """The answer piece by piece, the whole of it last. Closing the iterator stops the model."""
-    return answer_from(prepared.context, backend.models, prepared.alias, prepared.sampling, abstain=prepared.abstain)
+    return answer_from(prepared.context, backend.models, prepared.alias, prepared.sampling, prepared.abstain)
 
 
 def pack_settings(backend: Backend, ask: Ask) -> PackSettings:
