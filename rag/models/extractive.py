@@ -26,10 +26,12 @@ LONGEST_QUOTE = 1200
 """Characters after which a quote takes in no more of what follows it."""
 HEADING_WEIGHT = 0.5
 """What a question word is worth when only the headings above a sentence hold it."""
-NEIGHBOUR_WEIGHT = 0.4
+NEIGHBOUR_WEIGHT = 0.5
 """The same for the sentences right before and after."""
 RANK_WEIGHT = 0.15
 """How much the passage's place among the passages counts, beside a coverage in [0, 1]."""
+FOLLOWING = 0.55
+"""A sentence's successor in its paragraph is quoted with it when it is worth this share of it."""
 FURTHER_QUOTE = 0.4
 """A further quote must reach this share of the best one's value."""
 
@@ -101,17 +103,18 @@ def quotes(question: str, passages: Sequence[Passage]) -> list[Quote]:
     """One to three quotes that answer `question` best, in reading order (of the passages, then within each)."""
     candidates = [_Scored(i, passage, segments(passage.text)) for i, passage in enumerate(passages)]
     weights = _weights(question, candidates)
+    values = [scored.values(weights) for scored in candidates]
     ranked = sorted(
-        ((value, i, at) for i, scored in enumerate(candidates) for at, value in enumerate(scored.values(weights))),
-        key=lambda entry: (-entry[0], entry[1], entry[2]),
+        ((value, i, at) for i, those in enumerate(values) for at, value in enumerate(those)),
+        key=lambda entry: (-entry[0] - candidates[entry[1]].prior, entry[1], entry[2]),
     )
     chosen: list[tuple[int, Quote]] = []
     for value, i, at in ranked:
-        if len(chosen) == MOST_QUOTES or value < FURTHER_QUOTE * ranked[0][0]:
+        if len(chosen) == MOST_QUOTES:
             break
-        quote = _widened(candidates[i], at)
-        if not any(_repeats(quote, other) for _, other in chosen):
-            chosen.append((i, quote))
+        if chosen and value < max(FURTHER_QUOTE * ranked[0][0], 1e-9):
+            continue
+        _choose(chosen, i, _widened(candidates[i], at, values[i]))
     chosen.sort(key=lambda entry: (entry[0], entry[1].start))
     return _joined([quote for _, quote in chosen])
 
@@ -120,7 +123,7 @@ class _Scored:
     """A passage cut into segments, with the words of each and of the headings above it."""
 
     def __init__(self, rank: int, passage: Passage, parts: list[Segment]) -> None:
-        self.rank = rank
+        self.prior = RANK_WEIGHT * passage.relevance / (1 + rank)
         self.passage = passage
         self.parts = parts or [Segment(0, len(passage.text), "sentence")]
         self.words = [frozenset(analyse(passage.text[part.start : part.end])) for part in self.parts]
@@ -138,11 +141,10 @@ class _Scored:
     def values(self, weights: dict[str, float]) -> list[float]:
         """What each segment is worth, in order; coverage is in [0, 1]."""
         total = sum(weights.values()) or 1.0
-        prior = RANK_WEIGHT * self.passage.relevance / (1 + self.rank)
-        return [self._covered(at, weights) / total * self._form(at) + prior for at in range(len(self.parts))]
+        return [self._covered(at, weights) / total * self._form(at) for at in range(len(self.parts))]
 
     def _covered(self, at: int, weights: dict[str, float]) -> float:
-        around = frozenset().union(*self.words[max(at - 1, 0) : at], *self.words[at + 1 : at + 2])
+        around = frozenset[str]().union(*(self.words[i] for i in (at - 1, at + 1) if self._beside(i)))
         return sum(
             weight
             * (
@@ -152,6 +154,10 @@ class _Scored:
             )
             for word, weight in weights.items()
         )
+
+    def _beside(self, at: int) -> bool:
+        """A heading does not speak for the sentence before it, and for those after it it counts as heading."""
+        return 0 <= at < len(self.parts) and self.parts[at].kind != "heading"
 
     def _form(self, at: int) -> float:
         """Less for what says little by itself: a heading, a fragment of a few words."""
@@ -170,33 +176,42 @@ def _weights(question: str, candidates: Sequence[_Scored]) -> dict[str, float]:
     }
 
 
-def _widened(scored: _Scored, at: int) -> Quote:
-    """The segment with what belongs to it: a heading's first words, what a colon announces."""
+def _widened(scored: _Scored, at: int, values: Sequence[float]) -> Quote:
+    """The segment with what belongs to it: a heading's first words, what a colon announces, the sentence after it."""
     parts, text = scored.parts, scored.passage.text
     last = at
-    while (
-        last + 1 < len(parts)
-        and parts[last + 1].end - parts[at].start <= LONGEST_QUOTE
-        and _goes_on(parts, last, text, at)
-    ):
+    while last + 1 < len(parts) and parts[last + 1].end - parts[at].start <= LONGEST_QUOTE:
+        if not _goes_on(parts, text, at, last, values):
+            break
         last += 1
     return Quote(scored.passage, parts[at].start, parts[last].end)
 
 
-def _goes_on(parts: Sequence[Segment], last: int, text: str, first: int) -> bool:
+def _goes_on(parts: Sequence[Segment], text: str, first: int, last: int, values: Sequence[float]) -> bool:
     this, after = parts[last], parts[last + 1]
+    if after.kind == "heading":
+        return False
     if this.kind == "heading":
-        return after.kind != "heading"
-    announced = parts[first].kind == "sentence" and text[parts[first].start : parts[first].end].endswith((":", "："))
-    if announced:
-        return last == first or (this.kind == after.kind and after.kind in ("item", "row"))
-    return False
-
-
-def _repeats(quote: Quote, other: Quote) -> bool:
-    if quote.passage is other.passage and quote.start < other.end and other.start < quote.end:
         return True
-    return quote.text.casefold() == other.text.casefold()
+    if text[this.start : this.end].endswith((":", "：")):
+        return True
+    if last > first and this.kind == after.kind and after.kind in ("item", "row"):
+        return True
+    same_paragraph = "\n\n" not in text[this.end : after.start]
+    return last == first and same_paragraph and 0 < FOLLOWING * values[first] <= values[last + 1]
+
+
+def _choose(chosen: list[tuple[int, Quote]], i: int, quote: Quote) -> None:
+    """Add `quote` from passage `i`: as its own, or to the one that it overlaps; not when it says the same again."""
+    for k, (j, other) in enumerate(chosen):
+        if i == j and quote.start < other.end and other.start < quote.end:
+            start, end = min(quote.start, other.start), max(quote.end, other.end)
+            if end - start <= LONGEST_QUOTE:
+                chosen[k] = (i, replace(other, start=start, end=end))
+            return
+        if quote.text.casefold() == other.text.casefold():
+            return
+    chosen.append((i, quote))
 
 
 def _joined(chosen: list[Quote]) -> list[Quote]:
@@ -205,7 +220,7 @@ def _joined(chosen: list[Quote]) -> list[Quote]:
     for quote in chosen:
         before = joined[-1] if joined else None
         if before and before.passage is quote.passage and not quote.passage.text[before.end : quote.start].strip():
-            joined[-1] = replace(before, end=quote.end)
+            joined[-1] = replace(before, end=max(before.end, quote.end))
         else:
             joined.append(quote)
     return joined
@@ -218,7 +233,7 @@ _FENCE = re.compile(r" {0,3}(?:```|~~~)")
 
 
 def _pieces(chosen: Sequence[Quote]) -> list[str]:
-    """The answer in pieces: each quote verbatim, but for the document's own `[n]` which would pass for ours, and `[n]`."""
+    """The answer in pieces: quotes with their `[n]`, verbatim but for the document's own, which would pass for ours."""
     pieces = [_said(quote) for quote in chosen]
     gaps = ["\n\n" if "\n" in a + b else " " for a, b in pairwise(pieces)]
     return [piece + gap for piece, gap in zip(pieces, [*gaps, ""], strict=True)]

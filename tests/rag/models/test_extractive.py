@@ -143,7 +143,8 @@ async def test_nothing_to_quote_is_refused() -> None:
 
 @pytest.mark.parametrize("limit", [8, 12, 20, 40, 80])
 async def test_the_answer_stays_within_its_tokens(limit: int) -> None:
-    deltas = await said(context("How do I change the port of the server?", passage(1, MANUAL)), limit)
+    found = context("How do I change the port of the server?", passage(1, MANUAL))
+    whole, deltas = await said(found), await said(found, limit)
     text = "".join(delta.text for delta in deltas)
     count = open_tokenizer(EXTRACTIVE.tokenizer).count(text)
     assert 0 < count <= limit
@@ -151,7 +152,9 @@ async def test_the_answer_stays_within_its_tokens(limit: int) -> None:
     usage = deltas[-1].usage
     assert usage is not None
     assert usage.completion_tokens == count
-    assert deltas[-1].finish_reason == ("length" if limit < 40 else "stop")
+    assert whole[-1].finish_reason == "stop"
+    assert deltas[-1].finish_reason == ("length" if text != "".join(delta.text for delta in whole) else "stop")
+    assert (deltas[-1].finish_reason == "stop") == (limit >= 80)
 
 
 @settings(max_examples=100, deadline=None)
