@@ -196,7 +196,8 @@ class LinkGuard:
             if len(address) > len(start) and address in self._known:
                 apart = " " if after and not after.isspace() and after not in "<>\"`'" and not code else ""
                 return end, [Piece(whole + apart, code)]
-        if not whole[len(start) :].strip(_TRAILING) or (start == "//" and not _HOST.match(whole)):  # "www." and nothing more; a comment
+        bare = not whole[len(start) :].strip(_TRAILING)  # "www." and nothing more
+        if bare or (start == "//" and not _HOST.match(whole)):  # a comment
             return len(start), [Piece(start, code)]
         kept = whole[len(whole.rstrip(_TRAILING)) :]
         return end, [Piece(REMOVED_LINK + kept, code)]

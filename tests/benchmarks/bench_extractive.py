@@ -27,8 +27,8 @@ def passage(number: int, section: dict[str, str], relevance: float) -> Passage:
     text = section["text"]
     return Passage(
         number=number, document_id=number, version_id=1, store_id="s", file_id="f", filename="f",
-        title=section["title"], heading_path=(), page=None, start=0, end=len(text), text=text, chunk_ids=(number,), attributes={},
-        fused=relevance, relevance=relevance, tokens=0,
+        title=section["title"], heading_path=(), page=None, start=0, end=len(text), text=text,
+        chunk_ids=(number,), attributes={}, fused=relevance, relevance=relevance, tokens=0,
     )  # fmt: skip
 
 
