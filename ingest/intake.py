@@ -141,7 +141,7 @@ def delete_file(backend: Backend, file: File) -> None:
 def delete_store(backend: Backend, store: Store) -> None:
     """Forget a store with its documents. Its files stay, except those that came with a document."""
     with backend.database.write() as connection:
-        _drop_texts(backend, connection, stores.delete_store(connection, store))
+        drop_texts(backend, connection, stores.delete_store(connection, store))
     sweep(backend)
 
 
@@ -155,13 +155,28 @@ def sweep(backend: Backend) -> None:
         for version in versions:
             with backend.database.write() as connection:
                 text = purge.purge_version(connection, version)
-                _drop_texts(backend, connection, [text] if text else [])
+                drop_texts(backend, connection, [text] if text else [])
     while True:
         with backend.database.write() as connection:
             orphans = files.orphans(connection)
             _drop_files(backend, connection, orphans)
         if not orphans:
             break
+
+
+def sweep_blobs(backend: Backend, older_than: float = 3600.0) -> int:
+    """Remove blobs that a crash left without a record. Returns how many.
+
+    Only those older than so many seconds: a younger one may be about to be recorded.
+    """
+    removed = 0
+    for keys in backend.blobs.keys(older_than):
+        with backend.database.write() as connection:
+            unknown = purge.unused_texts(connection, files.unknown_blobs(connection, keys))
+            for key in unknown:
+                backend.blobs.delete(key)
+        removed += len(unknown)
+    return removed
 
 
 def current_text(backend: Backend, document: Document) -> str | None:
@@ -192,6 +207,7 @@ def _drop_files(backend: Backend, connection: Connection, gone: Sequence[File]) 
             backend.blobs.delete(file.blob)
 
 
-def _drop_texts(backend: Backend, connection: Connection, keys: Sequence[str]) -> None:
+def drop_texts(backend: Backend, connection: Connection, keys: Sequence[str]) -> None:
+    """Remove the parsed texts that no version needs; inside the transaction, so that none is recorded meanwhile."""
     for key in purge.unused_texts(connection, keys):
         backend.blobs.delete(key)

@@ -14,10 +14,11 @@ from threading import Lock
 from indexes.errors import ChangeRequest, RagError, TryLater
 from ingest.document import ParsedDocument
 from ingest.failures import DocumentFailure
-from ingest.intake import sweep
+from ingest.intake import drop_texts, sweep
 from ingest.sandbox import ParserPool
 from ingest.split import ChunkSettings, ChunkSpan, embedding_text, split_document
 from rag.backend import Backend
+from rag.blobs import StoredBlob
 from rag.catalog import chunks, documents, stores, vectors
 from rag.catalog.chunks import NewChunk
 from rag.catalog.records import Document, Generation, State
@@ -118,13 +119,25 @@ class Pipeline:
         self, document: Document, generation: Generation, parsed: ParsedDocument, spans: Sequence[ChunkSpan]
     ) -> None:
         structure = {"blocks": [[b.start, b.end, b.kind, b.level, b.page] for b in parsed.blocks]}
-        blob = self._backend.blobs.put(encode_text({**structure, "metadata": dict(parsed.metadata)}, parsed.text))
+        encoded = {**structure, "metadata": dict(parsed.metadata)}
         new = [_new_chunk(number, span, parsed.text) for number, span in enumerate(spans)]
+        while not self._record(
+            document, generation, parsed, self._backend.blobs.put(encode_text(encoded, parsed.text)), new
+        ):
+            log.info("the text of document %d was purged with another's; it is written again", document.id)
+
+    def _record(
+        self, document: Document, generation: Generation, parsed: ParsedDocument, blob: StoredBlob, new: list[NewChunk]
+    ) -> bool:
+        """Record a stored text and its chunks. False when the text is gone, purged with another document's."""
         with self._backend.database.write() as connection:
+            if not self._backend.blobs.path(blob.key, must_exist=False).is_file():
+                return False
             if not documents.advance(
                 connection, document.id, document.attempt, "embedding", chunks_total=len(new), chunks_done=0
             ):
-                return
+                drop_texts(self._backend, connection, [blob.key])
+                return True
             version = chunks.put_version(
                 connection,
                 document,
@@ -134,6 +147,7 @@ class Pipeline:
                 characters=len(parsed.text),
             )
             chunks.put_chunks(connection, version.id, generation.chunk_set_id, generation.tenant, new)
+        return True
 
     def _embed(self, ready: Sequence[Document], generation: Generation, embedder: Embedder) -> None:
         space, tenant = generation.space_id, generation.tenant

@@ -17,7 +17,7 @@ from threading import Event, Lock, Thread
 from typing import IO, Any
 
 from indexes.errors import RagError, TryLater
-from ingest.intake import sweep
+from ingest.intake import sweep, sweep_blobs
 from ingest.pipeline import Pipeline, is_passing
 from ingest.sandbox import ParseLimits, ParserPool
 from rag.backend import Backend
@@ -101,6 +101,7 @@ class Runner:
         self._pipeline = Pipeline(self._backend, self._parsers)
         self._backend.blobs.sweep_incoming()
         sweep(self._backend)
+        sweep_blobs(self._backend)
         _launch_dbos(self._backend.folder / "jobs.db", settings.concurrent_batches)
 
         @DBOS.workflow(name="ingest_batch", max_recovery_attempts=RECOVERIES)

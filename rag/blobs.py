@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +76,15 @@ class BlobFolder:
     def delete(self, key: str) -> None:
         """Forget a blob; one that is not there is ignored."""
         self.path(key, must_exist=False).unlink(missing_ok=True)
+
+    def keys(self, older_than: float) -> Iterator[list[str]]:
+        """The keys of all blobs written more than so many seconds ago, some hundreds at a time."""
+        before = time.time() - older_than
+        for folder in sorted(self._folder.glob("??")):
+            with os.scandir(folder) as entries:
+                found = [entry.name for entry in entries if entry.stat().st_mtime < before]
+            for start in range(0, len(found), 500):
+                yield found[start : start + 500]
 
     def sweep_incoming(self) -> None:
         """Remove what a crash left half written. Call it when no other process writes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -72,6 +73,12 @@ def orphans(connection: Connection, most: int = 256) -> list[File]:
         ~sa.select(versions.id).where(versions.file_id == files.id, versions.purged == sa.false()).exists(),
     )
     return [_file(row) for row in connection.execute(query.limit(most))]
+
+
+def unknown_blobs(connection: Connection, keys: Sequence[str]) -> list[str]:
+    """Which of these blobs are no file's bytes."""
+    query = sa.select(schema.files.c.blob).where(schema.files.c.blob.in_(keys))
+    return sorted(set(keys) - set(connection.execute(query).scalars()))
 
 
 def is_used(connection: Connection, file_id: int) -> bool:

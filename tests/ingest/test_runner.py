@@ -1,0 +1,279 @@
+"""Ingestion always ends: states, typed errors, retries, deletes at any moment, batches that die."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from indexes.errors import TryLater
+from ingest import intake
+from ingest.pipeline import Pipeline
+from rag.catalog import documents, schema
+from rag.catalog.records import Store
+from rag.embedders.toy import ToyEmbedder
+from rag.retrieve import SearchOptions, retrieve
+from tests.backends import add_text, all_documents, open_backend, toy_settings, wait_until_idle
+
+
+def test_good_and_bad_files_end_each_in_its_own_way(tmp_path: Path) -> None:
+    with open_backend(toy_settings(tmp_path)) as backend:
+        store = intake.create_store(backend, "s")
+        add_text(backend, store, "good.md", "# Title\n\nSome text about lighthouses.")
+        add_text(backend, store, "empty.txt", b"")
+        add_text(backend, store, "blank.txt", " \n\t\n ")
+        add_text(backend, store, "program.txt", b"\x7fELF\x02\x01\x01" + bytes(range(256)) * 8)
+        add_text(backend, store, "broken.pdf", b"%PDF-1.7\nnot really")
+        add_text(backend, store, "also good.txt", "Some text about windmills.")
+        wait_until_idle(backend)
+        there = all_documents(backend, store)
+        codes = {source: (d.state, d.error_code) for source, d in there.items()}
+        assert codes == {
+            "good.md": ("completed", None),
+            "empty.txt": ("failed", "empty"),
+            "blank.txt": ("failed", "empty"),
+            "program.txt": ("failed", "unsupported_file"),
+            "broken.pdf": ("failed", "invalid_file"),
+            "also good.txt": ("completed", None),
+        }
+        assert all(d.error_message for d in there.values() if d.state == "failed")
+        assert there["good.md"].embedded == there["good.md"].chunks_total == 1
+
+
+def test_the_same_content_twice_is_two_documents_embedded_once(tmp_path: Path) -> None:
+    text = "# One\n\nThe same words in two places."
+    with open_backend(toy_settings(tmp_path)) as backend:
+        store = intake.create_store(backend, "s")
+        add_text(backend, store, "a.md", text)
+        add_text(backend, store, "b.md", text)
+        wait_until_idle(backend)
+        add_text(backend, store, "c.md", text)
+        wait_until_idle(backend)
+        there = all_documents(backend, store)
+        assert sum(d.embedded for d in there.values()) == 1
+        hits = retrieve(backend, [store], "same words", SearchOptions()).candidates
+        assert sorted(hit.filename for hit in hits) == ["a.md", "b.md", "c.md"]
+
+
+def test_chunks_are_exact_slices_of_the_stored_text(tmp_path: Path) -> None:
+    text = "# Übergröße\n\n" + "\n\n".join(f"## Part {i}\n\n" + f"Wörter und Wörter {i}. " * 60 for i in range(5))
+    with open_backend(toy_settings(tmp_path)) as backend:
+        store = intake.create_store(backend, "s")
+        add_text(backend, store, "a.md", text)
+        wait_until_idle(backend)
+        stored = intake.current_text(backend, all_documents(backend, store)["a.md"])
+        assert stored is not None
+        with backend.database.read() as connection:
+            rows = connection.execute(sa.select(schema.chunks).order_by(schema.chunks.c.ordinal)).all()
+        assert len(rows) == 5
+        assert [row.ordinal for row in rows] == list(range(len(rows)))
+        for row in rows:
+            assert stored[row.start : row.end] == row.text
+            embedded = f"{row.header}\n{row.text}" if row.header else row.text
+            assert hashlib.sha256(embedded.encode()).digest()[:16] == row.embedding_key
+
+
+def test_an_edit_embeds_only_what_changed(tmp_path: Path) -> None:
+    parts = [f"## Part {i}\n\n" + f"Words of part {i} and more. " * 80 for i in range(6)]
+    with open_backend(toy_settings(tmp_path)) as backend:
+        store = intake.create_store(backend, "s")
+        add_text(backend, store, "a.md", "# Book\n\n" + "\n\n".join(parts))
+        wait_until_idle(backend)
+        first = all_documents(backend, store)["a.md"]
+        parts[3] = parts[3].replace("more", "less", 1)
+        add_text(backend, store, "a.md", "# Book\n\n" + "\n\n".join(parts))
+        wait_until_idle(backend)
+        second = all_documents(backend, store)["a.md"]
+        assert second.chunks_total == first.chunks_total >= 12
+        assert second.embedded == 1
+
+
+def test_cancel_and_retry(tmp_path: Path) -> None:
+    settings = toy_settings(tmp_path)
+    with open_backend(settings, jobs=False) as backend:
+        store = intake.create_store(backend, "s")
+        add_text(backend, store, "a.txt", "A text about herons.")
+        document = all_documents(backend, store)["a.txt"]
+        assert intake.cancel(backend, document)
+        assert not intake.cancel(backend, all_documents(backend, store)["a.txt"])
+    with open_backend(settings) as backend:
+        wait_until_idle(backend)
+        assert all_documents(backend, store)["a.txt"].state == "cancelled"
+        assert intake.retry(backend, all_documents(backend, store)["a.txt"])
+        wait_until_idle(backend)
+        assert all_documents(backend, store)["a.txt"].state == "completed"
+        assert not intake.retry(backend, all_documents(backend, store)["a.txt"])
+
+
+def test_deleting_and_replacing_while_work_goes_on_leaves_nothing_behind(tmp_path: Path) -> None:
+    with open_backend(toy_settings(tmp_path)) as backend:
+        store = intake.create_store(backend, "s")
+        for step in range(60):
+            add_text(backend, store, f"{step % 20}.txt", f"Text {step} " + "about otters. " * (step % 7 * 50 + 1))
+            if step % 3 == 0:
+                there = all_documents(backend, store)
+                intake.delete_documents(backend, [there[sorted(there)[step % len(there)]]])
+        wait_until_idle(backend)
+        there = all_documents(backend, store)
+        assert {d.state for d in there.values()} == {"completed"}
+        time.sleep(0.5)
+        intake.sweep(backend)
+        assert_nothing_is_left_over(backend, len(there))
+
+
+def assert_nothing_is_left_over(backend: object, count: int) -> None:
+    from rag.backend import Backend
+
+    assert isinstance(backend, Backend)
+    with backend.database.read() as connection:
+        versions = connection.execute(sa.select(schema.versions).where(schema.versions.c.purged == sa.false())).all()
+        assert len(versions) == count
+        used = {row.text_blob for row in versions}
+        used |= set(connection.execute(sa.select(schema.files.c.blob)).scalars())
+        orphans = sa.select(schema.chunks.c.id).where(schema.chunks.c.version_id.not_in([row.id for row in versions]))
+        assert connection.execute(orphans).all() == []
+    assert {path.name for path in (backend.folder / "blobs").glob("??/*")} == used
+
+
+def test_blobs_that_a_crash_left_are_swept_once_they_are_old(tmp_path: Path) -> None:
+    with open_backend(toy_settings(tmp_path)) as backend:
+        store = intake.create_store(backend, "s")
+        add_text(backend, store, "a.txt", "A text about rails.")
+        wait_until_idle(backend)
+        before = {path.name for path in (tmp_path / "blobs").glob("??/*")}
+        left = backend.blobs.put([b"never recorded"])
+        assert intake.sweep_blobs(backend) == 0
+        assert intake.sweep_blobs(backend, older_than=-1.0) == 1
+        assert not backend.blobs.path(left.key, must_exist=False).exists()
+        assert {path.name for path in (tmp_path / "blobs").glob("??/*")} == before
+
+
+def test_an_embedder_that_is_down_is_tried_again_and_then_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+    real = ToyEmbedder.embed_documents
+
+    def down(self: ToyEmbedder, texts: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls <= 2:
+            raise TryLater("The embedder does not answer.")
+        return real(self, texts)  # type: ignore[arg-type]
+
+    with open_backend(toy_settings(tmp_path)) as backend:
+        store = intake.create_store(backend, "s")
+        monkeypatch.setattr(ToyEmbedder, "embed_documents", down)
+        add_text(backend, store, "a.txt", "A text about newts.")
+        wait_until_idle(backend)
+        assert all_documents(backend, store)["a.txt"].state == "completed"
+        assert calls == 3
+
+
+def test_a_fault_of_the_embedder_ends_the_batch_with_its_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: ToyEmbedder, texts: object) -> object:
+        raise ValueError("a fault nobody thought of")
+
+    with open_backend(toy_settings(tmp_path)) as backend:
+        store = intake.create_store(backend, "s")
+        monkeypatch.setattr(ToyEmbedder, "embed_documents", broken)
+        add_text(backend, store, "a.txt", "A text about toads.")
+        wait_until_idle(backend)
+        failed = all_documents(backend, store)["a.txt"]
+        assert (failed.state, failed.error_code) == ("failed", "server_error")
+        assert "nobody thought of" not in str(failed.error_message)
+
+
+def test_a_batch_that_died_is_taken_apart_and_its_documents_end(tmp_path: Path) -> None:
+    settings = toy_settings(tmp_path)
+    with open_backend(settings, jobs=False) as backend:
+        store = intake.create_store(backend, "s")
+        for i in range(3):
+            add_text(backend, store, f"{i}.txt", f"Text {i} about storks.")
+        with backend.database.write() as connection:
+            assert len(documents.claim_batch(connection, "f" * 32, 8, 1 << 20)) == 3
+    # A batch without a workflow: the process died between the claim and the start.
+    with open_backend(settings) as backend:
+        wait_until_idle(backend)
+        assert {d.state for d in all_documents(backend, store).values()} == {"completed"}
+        # A workflow that has ended while its documents have not.
+        with backend.database.write() as connection:
+            connection.execute(sa.update(schema.documents).values(state="embedding", batch="f" * 32))
+        backend.work_waiting.set()
+        wait_until_idle(backend)
+        again = all_documents(backend, store)
+        assert {d.state for d in again.values()} == {"completed"}
+        assert {d.attempt for d in again.values()} == {2}
+
+
+def test_only_one_process_runs_the_jobs_and_another_takes_over(tmp_path: Path) -> None:
+    from ingest.runner import Runner
+    from rag.backend import Backend
+
+    settings = toy_settings(tmp_path)
+    with open_backend(settings) as first:
+        store = intake.create_store(first, "s")
+        second = Backend(settings)
+        waiting = Runner(second)
+        assert not waiting.ready.wait(1.0)
+        assert not waiting.runs_here
+        add_text(second, store, "a.txt", "A text about terns.")
+        wait_until_idle(second)
+    # Within one process DBOS is a singleton, so that the takeover itself is tried by the campaign of kills.
+    waiting.close()
+    import asyncio
+
+    asyncio.run(second.close())
+
+
+def test_embedding_happens_once_for_batches_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    lock = threading.Lock()
+    real = ToyEmbedder.embed_documents
+
+    def counted(self: ToyEmbedder, texts: list[str]) -> object:
+        with lock:
+            seen.extend(texts)
+        return real(self, texts)
+
+    with open_backend(toy_settings(tmp_path, ingest__batch_documents=2)) as backend:
+        store = intake.create_store(backend, "s")
+        monkeypatch.setattr(ToyEmbedder, "embed_documents", counted)
+        for i in range(24):
+            add_text(backend, store, f"{i}.txt", f"Text {i % 3} about plovers.")
+        wait_until_idle(backend)
+        assert sorted(seen) == [f"Text {i} about plovers." for i in range(3)]
+
+
+def test_the_pipeline_resumes_in_the_middle(tmp_path: Path) -> None:
+    """Each step repeated, and abandoned at every border, gives what one smooth run gives."""
+    from ingest.sandbox import ParseLimits, ParserPool
+
+    settings = toy_settings(tmp_path / "data")
+    parsers = ParserPool(ParseLimits(), tmp_path / "scratch")
+    try:
+        with open_backend(settings, jobs=False) as backend:
+            store: Store = intake.create_store(backend, "s")
+            for i in range(4):
+                add_text(backend, store, f"{i}.txt", f"Text {i} about curlews. " * 100)
+            with backend.database.write() as connection:
+                documents.claim_batch(connection, "b", 8, 1 << 20)
+            for _ in range(2):
+                Pipeline(backend, parsers).prepare("b")
+            for _ in range(2):
+                Pipeline(backend, parsers).embed("b")
+            assert retrieve(backend, [store], "curlews", SearchOptions()).candidates == ()
+            for _ in range(2):
+                Pipeline(backend, parsers).publish("b")
+            there = all_documents(backend, store)
+            assert {d.state for d in there.values()} == {"completed"}
+            assert all(d.chunks_total == d.chunks_done for d in there.values())
+            assert_nothing_is_left_over(backend, 4)
+    finally:
+        parsers.close()
