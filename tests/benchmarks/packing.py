@@ -357,7 +357,7 @@ def report(counts: dict[str, int], shares: list[tuple[float, int, int]], seconds
     """Print the figures."""
     figures: dict[str, Any] = dict(counts)
     figures["milliseconds a pack"] = round(1000 * seconds / counts["packs"], 2)
-    for smallest in (SMALLEST_ROOM, 500, 2000):
+    for smallest in (SMALLEST_ROOM, 200, 500, 2000):
         chosen = [(share, space) for share, space, _ in shares if space >= smallest]
         if chosen:
             full = sum(share >= 0.95 for share, _ in chosen) / len(chosen)
