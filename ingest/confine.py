@@ -113,11 +113,11 @@ def drop_capabilities() -> bool:
 
 def forbid_new_privileges() -> bool:
     """Set-uid programs no longer raise rights; Landlock and seccomp ask for this from ordinary users."""
-    return sys.platform == "linux" and _libc().prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+    return sys.platform == "linux" and int(_libc().prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) == 0
 
 
 def restrict_files(readable: Iterable[str | Path], writable: Iterable[str | Path]) -> bool:
-    """Landlock: beneath `readable` read and run, beneath `writable` read and write, nothing else. False: not in force."""
+    """Landlock: beneath `readable` read and run, beneath `writable` read and write. False: not in force."""
     if sys.platform != "linux":
         return False
     libc = _libc()
@@ -148,7 +148,7 @@ def restrict_calls(*, programs: bool) -> bool:
     code = _filter(column, architecture, programs)
     buffer = ctypes.create_string_buffer(code)
     program = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(buffer))
-    return _libc().prctl(_PR_SET_SECCOMP, 2, program, 0, 0) == 0
+    return int(_libc().prctl(_PR_SET_SECCOMP, 2, program, 0, 0)) == 0
 
 
 def readable_by_default(package: Path) -> list[str]:

@@ -33,8 +33,8 @@ def decode(data: bytes, declared: str | None = None) -> str:
             return data[len(mark) :].decode(encoding, "replace")
     if wide := _wide_encoding(data[:_SAMPLE]):
         return data.decode(wide, "replace")
-    for encoding in ("utf-8", declared):
-        if encoding and (text := _try(data, encoding)) is not None:
+    for candidate in ("utf-8", declared):
+        if candidate and (text := _try(data, candidate)) is not None:
             return text
     if _nearly_utf8(data):
         return data.decode("utf-8", "replace")

@@ -1,8 +1,8 @@
 """The parser process: `python -m ingest.sandbox_child LOADERS`, started by `ingest.sandbox`.
 
 It stays small and single-threaded, reads one JSON line per file from standard input, and has a fork ready for each:
-the fork confines itself, parses, writes its answer into a file opened beforehand, and ends. So no file ever sees what another
-one left behind, and a fork costs milliseconds where a fresh interpreter costs half a second.
+the fork confines itself, parses, writes its answer into a file opened beforehand, and ends. So no file ever sees
+what another one left behind, and a fork costs milliseconds where a fresh interpreter costs half a second.
 
 LOADERS is a JSON object, media type to `module:function`, of loaders that replace or extend the table; they are
 imported at start, since a confined fork could not read their files.
@@ -205,7 +205,7 @@ def _attempt(path: Path, filename: str, limits: dict[str, int], loaders: dict[st
         return {"failure": [failure.code, failure.message, failure.retryable]}
     except MemoryError:
         return {"failure": ["too_large", _too_much_memory(limits), False]}
-    except Exception as error:  # a parser may raise anything on a damaged file
+    except Exception as error:  # noqa: BLE001 (a parser may raise anything on a damaged file)
         if "memory" in str(error).lower() and "alloc" in str(error).lower():
             return {"failure": ["too_large", _too_much_memory(limits), False]}
         reason = f"{type(error).__name__}: {error}"[:300]
@@ -276,7 +276,7 @@ def _try_to_escape(work: Path, outside: Path, readable: list[str], writing: int)
         "network": _denied(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM)),
         "write": _denied(lambda: os.close(os.open(outside, os.O_WRONLY))),
         "read": _denied(lambda: os.close(os.open(outside, os.O_RDONLY))),
-        "program": _denied(lambda: os.execv("/bin/true", ["true"])),
+        "program": _denied(lambda: os.execv("/bin/true", ["true"])),  # noqa: S606
         "signal": _denied(lambda: os.kill(parent, 0)),
     }
     os.write(writing, json.dumps(held).encode())

@@ -86,9 +86,11 @@ _BINARY = (
 _IMAGE = "Only text is read: run it through text recognition (OCR) and upload the result."
 _ARCHIVE = "Unpack it and upload the files inside."
 _HEADER = re.compile(r"^[A-Za-z][A-Za-z0-9-]{1,60}:(?:[ \t]|$)")
-_MAIL_HEADERS = frozenset(
-    ["from", "to", "cc", "received", "return-path", "delivered-to", "message-id", "mime-version", "date", "subject", "reply-to", "content-type", "x-mailer", "sender", "dkim-signature"]
+_MAIL_HEADERS_WORDS = (
+    "from to cc received return-path delivered-to message-id mime-version date subject reply-to "
+    "content-type x-mailer sender dkim-signature"
 )
+_MAIL_HEADERS = frozenset(_MAIL_HEADERS_WORDS.split())
 _MBOX = re.compile(r"\AFrom \S+ .*\d{4}\s*\n[A-Za-z-]+:")
 _MBOX_LINE = re.compile(r"\AFrom \S+ .*\d{4}[^\n]*\n")
 _HTML_START = re.compile(

@@ -13,7 +13,9 @@ _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f]")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _SPACES = re.compile(r"\s+")
 _GENERIC_TITLE = re.compile(
-    r"(untitled|\(?anonymous\)?|\(?unspecified\)?|no ?title|title|(microsoft )?(word|powerpoint)( document| presentation)?|presentation|document\d*|slide \d+"
+    r"(untitled"
+    r"|\(?anonymous\)?|\(?unspecified\)?|no ?title|title|(microsoft )?(word|powerpoint)( document| presentation)?"
+    r"|presentation|document\d*|slide \d+"
     r"|microsoft \w+ - .*|.*\.(docx?|pptx?|xlsx?|pdf|odt|rtf|tex|dvi|html?|indd|txt|qxd|fm)|.*[/\\].*[/\\].*|[\d\W_]*)",
     re.IGNORECASE,
 )

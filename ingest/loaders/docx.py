@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 _CONTAINERS = frozenset(
-    ["sdt", "sdtContent", "ins", "moveTo", "customXml", "smartTag", "AlternateContent", "Choice", "body", "footnote", "endnote", "hdr", "ftr"]
+    ("sdt sdtContent ins moveTo customXml smartTag AlternateContent Choice body footnote endnote hdr ftr").split()  # noqa: SIM905
 )
 _SKIPPED = frozenset(("del", "moveFrom", "Fallback", "instrText", "delText", "rPr", "pPr", "delInstrText"))
 _OFF = frozenset(("0", "false", "off"))
@@ -32,7 +32,7 @@ _LAYOUT_CELL = 1500
 
 
 def load(path: Path, filename: str) -> ParsedDocument:  # noqa: ARG001 (a loader's signature)
-    """Body, text boxes and tables in order, then notes, then headers and footers. Hidden and deleted runs are left out."""
+    """Body, text boxes and tables in order, then notes, headers, footers. Hidden and deleted runs are left out."""
     archive = Archive(path)
     main = next((t for kind, t in archive.relations("").values() if kind == "officeDocument"), "word/document.xml")
     root = archive.xml(main)

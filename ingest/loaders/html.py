@@ -15,14 +15,19 @@ from ingest.loaders.building import DocumentBuilder, clean, one_line, usable_tit
 if TYPE_CHECKING:
     from lxml.etree import _Element as Element
 
-_NEVER_SHOWN = frozenset(
-    ["script", "style", "noscript", "template", "svg", "math", "head", "iframe", "object", "embed", "applet", "audio", "video", "canvas", "map", "select", "datalist", "textarea", "input", "frameset", "noframes", "xml", "title", "meta", "link"]
-) - {"math"}
+_NEVER_SHOWN_WORDS = (
+    "script style noscript template svg head iframe object embed applet audio video canvas map select "
+    "datalist textarea input frameset noframes xml title meta link"
+)
+_NEVER_SHOWN = frozenset(_NEVER_SHOWN_WORDS.split())
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _LISTS = frozenset(("ul", "ol", "menu", "dir"))
-_BLOCKS = frozenset(
-    ["p", "div", "section", "article", "header", "footer", "nav", "aside", "main", "blockquote", "figure", "figcaption", "address", "form", "fieldset", "legend", "dl", "dt", "dd", "table", "thead", "tbody", "tfoot", "tr", "td", "th", "caption", "details", "summary", "center", "hr", "body", "html", "li", "hgroup", "search", "dialog"]
+_BLOCKS_WORDS = (
+    "p div section article header footer nav aside main blockquote figure figcaption address form fieldset "
+    "legend dl dt dd table thead tbody tfoot tr td th caption details summary center hr body html li "
+    "hgroup search dialog"
 )
+_BLOCKS = frozenset(_BLOCKS_WORDS.split())
 _ENCODING = re.compile(
     rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w.:-]+)|<\?xml[^>]{0,100}encoding=["']([\w.:-]+)""", re.I
 )
@@ -30,7 +35,9 @@ _WHITE_SPACE = re.compile(r"[ \t\n\r\f\u200b]+")
 _AROUND_BREAK = re.compile(r" *\n *")
 _RULE = re.compile(r"([^{}]+)\{([^{}]*)\}")
 _SIMPLE_SELECTOR = re.compile(r"[a-z][a-z0-9]*|[a-z0-9]*[.#][\w-]+")
-_ZERO_SIZE = re.compile(r"(?:^|;)font(?:-size)?:(?:[a-z ]* )?(?:0|0?\.\d+|1px)(?:px|pt|em|rem|%)?(?:[ ;/!]|$)")
+_ZERO_SIZE = re.compile(
+    r"(?:^|;)font(?:-size)?:(?:[a-z ]* )?(?:(?:0|0?\.0\d*)(?:px|pt|em|rem|%)?|(?:0?\.\d+|1)p[xt])(?:[ ;/!]|$)"
+)
 _NO_SIZE = re.compile(r"(?:^|;)(?:max-)?(?:height|width):0(?:px|pt|em|%)?(?:;|!|$)")
 _FAR_AWAY = re.compile(r"(?:^|;)(?:left|top|right|text-indent|margin-left):-\d{4,}(?:\.\d+)?(?:px|pt|em)")
 _COLOUR = re.compile(r"(?:^|;)(background-color|background|color):([^;!]+)")

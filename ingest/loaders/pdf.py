@@ -44,7 +44,7 @@ def load(path: Path, filename: str) -> ParsedDocument:  # noqa: ARG001 (a loader
     if not len(builder):
         raise DocumentFailure(
             "no_text",
-            f"The PDF has {len(pages)} page(s) but no text. It looks like a scan: run it through text recognition (OCR).",
+            f"The PDF has {len(pages)} page(s) but no text. It looks like a scan: run text recognition (OCR) on it.",
         )
     if unreadable:
         metadata["warnings"] = f"{unreadable} of {len(pages)} pages could not be read and are left out"

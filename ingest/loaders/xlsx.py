@@ -25,20 +25,25 @@ def load(path: Path, filename: str) -> ParsedDocument:  # noqa: ARG001 (a loader
     for name in archive.names:
         if name.endswith((".xml", ".rels")):
             archive.check_size(name)
-    workbook = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
     builder = DocumentBuilder()
-    for number, sheet in enumerate(workbook.worksheets, start=1):
-        sheet.reset_dimensions()  # a declared size may be wrong, and wrong by millions of rows
-        tables = list(_tables(sheet))
-        if tables:
-            builder.add("heading", sheet.title, level=1, page=number)
-        for table in tables:
-            builder.add("table", table, page=number)
-    workbook.close()
+    with path.open("rb") as file:  # by its path openpyxl would refuse a name that does not end in .xlsx
+        workbook = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
+        for number, sheet in enumerate(workbook.worksheets, start=1):
+            _add_sheet(builder, sheet, number)
+        workbook.close()
     if not len(builder):
         raise DocumentFailure("no_text", "The workbook opened, but none of its cells holds a value.")
     properties = core_properties(archive)
     return builder.build(MEDIA_TYPE, title=properties.pop("title", ""), metadata=properties)
+
+
+def _add_sheet(builder: DocumentBuilder, sheet: Any, number: int) -> None:
+    sheet.reset_dimensions()  # a declared size may be wrong, and wrong by millions of rows
+    tables = list(_tables(sheet))
+    if tables:
+        builder.add("heading", sheet.title, level=1, page=number)
+    for table in tables:
+        builder.add("table", table, page=number)
 
 
 def _tables(sheet: Any) -> Iterator[str]:

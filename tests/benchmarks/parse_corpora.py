@@ -1,4 +1,4 @@
-"""Parse every file of the two public corpora through the sandbox: `python -m tests.benchmarks.parse_corpora [OUT.json]`.
+"""Parse every file of two public corpora in the sandbox: `python -m tests.benchmarks.parse_corpora [OUT.json]`.
 
 Prints one line per file and a summary; nothing may hang, die, or write outside of scratch, and the pool must still
 serve a good file afterwards. Word recall is the share of the words of the expected Markdown (or of the strings that
