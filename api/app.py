@@ -24,15 +24,15 @@ MULTIPART_SLACK = 64 << 10
 """Bytes that the borders of a multipart body may add to the largest file."""
 
 
-def create_app(settings: Settings, *, jobs: bool = True) -> FastAPI:
+def create_app(settings: Settings, *, jobs: bool = True, warm: bool = True) -> FastAPI:
     """The application. While it runs it holds the backend open and, with `jobs`, runs ingestion when no other process
-    of the data folder does."""
+    of the data folder does; with `warm` it loads the embedder ahead of the first question."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         backend = await anyio.to_thread.run_sync(Backend, settings)
         app.state.backend = backend
-        app.state.readiness = Readiness(backend)
+        app.state.readiness = Readiness(backend, warm=warm)
         app.state.runner = runner = Runner(backend) if jobs else None
         try:
             yield

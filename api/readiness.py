@@ -11,13 +11,15 @@ from rag.backend import Backend
 
 
 class Readiness:
-    """Loads the configured embedder in the background, so that the first question need not wait for it."""
+    """Loads the configured embedder in the background, so that the first question need not wait for it; a process for
+    one command only (not `warm`) loads what it needs when it needs it."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, *, warm: bool = True) -> None:
         self._backend = backend
         self._fault: str | None = None
         self._thread = Thread(target=self._load, name="warm-up", daemon=True)
-        self._thread.start()
+        if warm:
+            self._thread.start()
 
     def missing(self) -> list[str]:
         """What is not there yet or cannot be had, in words; empty when all is there."""
