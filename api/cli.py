@@ -1,0 +1,278 @@
+"""The command line. Only typer is imported here; each command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from api.commands.call import Call, reporting
+
+
+class Mode(StrEnum):
+    """How to retrieve."""
+
+    hybrid = "hybrid"
+    dense = "dense"
+    keyword = "keyword"
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Url = Annotated[
+    str | None,
+    typer.Option("--url", envvar="RAG_URL", help="Speak to the server at this address."),
+]
+ApiKey = Annotated[str | None, typer.Option("--key", help="The server's key [RAG_API_KEY].")]
+DataFolder = Annotated[Path | None, typer.Option("--data", help="The data folder [RAG_DATA].")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="The settings file [RAG_CONFIG].")]
+Store = Annotated[str, typer.Argument(metavar="STORE", help="A vector store's name or id.")]
+Question = Annotated[str, typer.Argument(metavar="QUESTION")]
+Documents = Annotated[list[str], typer.Argument(metavar="FILE...", help="File ids or sources.")]
+SomeDocuments = Annotated[list[str] | None, typer.Argument(metavar="[FILE...]", help="File ids or sources.")]
+Model = Annotated[str | None, typer.Option("--model", help="A model's alias (see `rag models`).")]
+EmbedderAlias = Annotated[str | None, typer.Option("--embedder", help="The embedder's alias, for a new store.")]
+RetrievalMode = Annotated[Mode | None, typer.Option("--mode", help="How to retrieve.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until every document has ended.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Really remove so much.")]
+
+
+def _shared(
+    json: AsJson = False,
+    url: Url = None,
+    key: ApiKey = None,
+    data: DataFolder = None,
+    config: ConfigFile = None,
+) -> Call:
+    """The options of every command."""
+    return Call(json, url, key, data, config)
+
+
+def command(group: typer.Typer, **settings: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as a command: the shared options take the place of its first parameter, the Call."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        return group.command(**settings)(_with_shared(function))
+
+    return register
+
+
+def _with_shared(function: Callable[..., None]) -> Callable[..., None]:
+    shared = inspect.signature(_shared).parameters
+    own = list(inspect.signature(function).parameters.values())[1:]
+    hints = get_type_hints(function, include_extras=True) | get_type_hints(_shared, include_extras=True)
+
+    @functools.wraps(function)
+    def called(**values: Any) -> None:
+        call = _shared(**{name: values.pop(name) for name in shared})
+        with reporting(as_json=call.json):
+            function(call, **values)
+
+    parameters = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in [*own, *shared.values()]]
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {p.name: p.annotation for p in parameters}
+    del called.__wrapped__
+    return called
+
+
+app = typer.Typer(
+    name="rag",
+    help="Documents in, grounded prompts and cited answers out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # drawing boxes costs more than all the rest of the help
+    add_completion=False,
+)
+stores_app = typer.Typer(
+    help="List, make and delete vector stores.", invoke_without_command=True, rich_markup_mode=None
+)
+eval_app = typer.Typer(help="Measure retrieval.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(stores_app, name="stores")
+app.add_typer(eval_app, name="eval")
+
+
+@command(app)
+def serve(
+    call: Call,
+    host: Annotated[str | None, typer.Option(help="The address to listen on [RAG_SERVER_HOST].")] = None,
+    port: Annotated[int | None, typer.Option(help="The port to listen on [RAG_SERVER_PORT].")] = None,
+    with_manual: Annotated[bool, typer.Option("--with-manual", help="Fill a store from the project's manual.")] = False,
+) -> None:
+    """Run the HTTP API and, unless another process does, the jobs."""
+    from api.commands import serve as commands
+
+    commands.run(call, host, port, with_manual=with_manual)
+
+
+@command(app)
+def ingest(
+    call: Call,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files, folders, patterns.")],
+    store: Annotated[str, typer.Option("--store", help="The vector store; made if it is not there.")],
+    wait: Wait = True,
+    yes: Yes = False,
+    embedder: EmbedderAlias = None,
+) -> None:
+    """Put files into a store. A folder is synced: what changed is embedded, what is gone is removed."""
+    from api.commands import ingest as commands
+
+    commands.run(call, paths, store, wait=wait, yes=yes, embedder=embedder)
+
+
+@command(app)
+def status(call: Call, store: Annotated[str | None, typer.Argument(metavar="[STORE]")] = None) -> None:
+    """Show what is being done, or how far a store is."""
+    from api.commands import corpus
+
+    corpus.show_status(call, store)
+
+
+def _list_stores(call: Call, context: typer.Context) -> None:
+    """List vector stores."""
+    if context.invoked_subcommand is None:
+        from api.commands import corpus
+
+        corpus.list_stores(call)
+
+
+stores_app.callback()(_with_shared(_list_stores))
+
+
+@command(stores_app, name="create")
+def create_store(
+    call: Call, name: Annotated[str, typer.Argument(metavar="NAME")], embedder: EmbedderAlias = None
+) -> None:
+    """Make an empty store."""
+    from api.commands import corpus
+
+    corpus.create_store(call, name, embedder)
+
+
+@command(stores_app, name="delete")
+def delete_store(call: Call, store: Store, yes: Yes = False) -> None:
+    """Delete a store with its documents."""
+    from api.commands import corpus
+
+    corpus.delete_store(call, store, yes=yes)
+
+
+@command(app)
+def files(
+    call: Call,
+    store: Store,
+    state: Annotated[str | None, typer.Option(help="Only those: queued, parsing, completed, failed…")] = None,
+) -> None:
+    """List the documents of a store."""
+    from api.commands import corpus
+
+    corpus.list_files(call, store, state)
+
+
+@command(app)
+def delete(call: Call, store: Store, documents: Documents) -> None:
+    """Take documents out of a store."""
+    from api.commands import corpus
+
+    corpus.delete_files(call, store, documents)
+
+
+@command(app)
+def retry(call: Call, store: Store, documents: SomeDocuments = None, wait: Wait = True) -> None:
+    """Try failed documents again: those named, else all of them."""
+    from api.commands import corpus
+
+    corpus.retry_files(call, store, documents or [], wait=wait)
+
+
+@command(app)
+def cancel(call: Call, store: Store, documents: SomeDocuments = None) -> None:
+    """Stop work on documents: on those named, else on all."""
+    from api.commands import corpus
+
+    corpus.cancel_files(call, store, documents or [])
+
+
+@command(app)
+def search(
+    call: Call,
+    store: Store,
+    question: Question,
+    mode: RetrievalMode = None,
+    condition: Annotated[str | None, typer.Option("--filter", metavar="JSON", help="A filter on attributes.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=50, help="Hits at most.")] = None,
+) -> None:
+    """Show the best hits for a question."""
+    from api.commands import ask as commands
+
+    commands.search(call, store, question, mode=mode and mode.value, condition=condition, limit=limit)
+
+
+@command(app)
+def context(
+    call: Call,
+    store: Store,
+    question: Question,
+    model: Model = None,
+    window: Annotated[int | None, typer.Option(min=1, help="Tokens of prompt and answer together.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Count with this tokenizer.")] = None,
+    messages: Annotated[bool, typer.Option("--messages", help="Print the prompt instead.")] = False,
+) -> None:
+    """Show the context that a model would be given, and why."""
+    from api.commands import ask as commands
+
+    commands.context(call, store, question, model=model, window=window, tokenizer=tokenizer, messages=messages)
+
+
+@command(app)
+def ask(call: Call, store: Store, question: Question, model: Model = None) -> None:
+    """Answer a question from a store, with citations."""
+    from api.commands import ask as commands
+
+    commands.ask(call, store, question, model=model)
+
+
+@command(app)
+def models(call: Call) -> None:
+    """List the language models."""
+    from api.commands import ask as commands
+
+    commands.list_models(call)
+
+
+@command(eval_app, name="beir")
+def eval_beir(
+    call: Call,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="corpus.jsonl, queries.jsonl, qrels.tsv")],
+    embedder: Annotated[str | None, typer.Option(help="The embedder's alias.")] = None,
+    mode: RetrievalMode = None,
+    limit_documents: Annotated[int | None, typer.Option(min=1, help="Only the first documents.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the scratch data folder.")] = False,
+) -> None:
+    """Ingest a set in BEIR's form and measure the ranking of its documents."""
+    from api.commands import evaluate
+
+    evaluate.run(
+        call,
+        folder,
+        embedder=embedder,
+        mode=mode and mode.value,  # type: ignore[arg-type]
+        limit_documents=limit_documents,
+        keep=keep,
+    )
+
+
+@command(app)
+def doctor(call: Call) -> None:
+    """Show what is installed, what resolves, what is missing, and where every setting came from."""
+    from api.commands import doctor as commands
+
+    commands.run(call)
+
+
+def main() -> None:
+    """The entry point."""
+    app()

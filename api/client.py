@@ -1,0 +1,233 @@
+"""A client of the API, and a server of one's own to speak to where there is no other.
+
+Every command is a client. Against `--url` it speaks to that server; without, the same app runs in this process on a
+Unix domain socket that nobody else can open, over the data folder. So there is one code path for both.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote
+
+import httpx
+
+from indexes.errors import ChangeRequest, NotThere, RagError, TryLater
+from rag.settings import Settings
+
+PAGE = 100
+TIMEOUT = httpx.Timeout(600.0, connect=10.0)
+"""Seconds; an answer may wait for a model that is being loaded."""
+_LONGEST_SOCKET_PATH = 90
+"""Of the 107 bytes that the system allows; the socket's own name is in it."""
+
+Json = dict[str, Any]
+
+
+class Client:
+    """The routes as methods: JSON in, JSON out.
+
+    Every method raises the family of error that the server's answer belongs to, with the server's own message;
+    TryLater (`server_unreachable`) when there is no answer, and RagError for a fault of the server.
+    """
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+
+    def status(self) -> Json:
+        """What the server is and how much work waits."""
+        return self._call("GET", "/v1/status")
+
+    def models(self) -> list[Json]:
+        """The language models that answer."""
+        found: list[Json] = self._call("GET", "/v1/models")["data"]
+        return found
+
+    # Stores
+
+    def stores(self) -> Iterator[Json]:
+        """Every vector store, oldest first."""
+        return self._pages("/v1/vector_stores", {})
+
+    def store(self, name: str) -> Json:
+        """A store by id or unique name."""
+        return self._call("GET", f"/v1/vector_stores/{_segment(name)}")
+
+    def create_store(self, name: str, embedder: str | None = None) -> Json:
+        """A new empty store."""
+        body = {"name": name} | ({"embedder": embedder} if embedder else {})
+        return self._call("POST", "/v1/vector_stores", json=body)
+
+    def delete_store(self, name: str) -> Json:
+        """Forget a store with its documents."""
+        return self._call("DELETE", f"/v1/vector_stores/{_segment(name)}")
+
+    # Files
+
+    def files(self, store: str, status: str | None = None, after: str | None = None) -> Iterator[Json]:
+        """The files of a store, oldest first; those of one `status`, those after a file id."""
+        return self._pages(_files_of(store), {"filter": status} if status else {}, after)
+
+    def file(self, store: str, file_id: str) -> Json:
+        """One file of a store."""
+        return self._call("GET", f"{_files_of(store)}/{_segment(file_id)}")
+
+    def put_file(self, store: str, filename: str, data: BinaryIO, source: str) -> Json:
+        """Upload a file and put it into a store as the document `source`, which it replaces if there is one."""
+        uploaded = self._call("POST", "/v1/files", data={"purpose": "assistants"}, files={"file": (filename, data)})
+        body = {"file_id": uploaded["id"], "source": source, "owned": True}
+        return self._call("POST", _files_of(store), json=body)
+
+    def delete_file(self, store: str, file_id: str) -> Json:
+        """Take a file out of a store."""
+        return self._call("DELETE", f"{_files_of(store)}/{_segment(file_id)}")
+
+    def retry(self, store: str, file_id: str) -> Json:
+        """Queue a failed or cancelled file again."""
+        return self._call("POST", f"{_files_of(store)}/{_segment(file_id)}/retry")
+
+    def cancel(self, store: str, file_id: str) -> Json:
+        """Stop work on a file."""
+        return self._call("POST", f"{_files_of(store)}/{_segment(file_id)}/cancel")
+
+    # Questions
+
+    def search(self, store: str, body: Json) -> Json:
+        """The best hits of a store."""
+        return self._call("POST", f"/v1/vector_stores/{_segment(store)}/search", json=body)
+
+    def context(self, store: str, body: Json) -> Json:
+        """The packed context of a question, its prompt and its ledger."""
+        return self._call("POST", f"/v1/vector_stores/{_segment(store)}/context", json=body)
+
+    def chat(self, body: Json) -> Iterator[Json]:
+        """The chunks of a streamed chat completion."""
+        with _reachable(), self._http.stream("POST", "/v1/chat/completions", json=body | {"stream": True}) as answer:
+            if answer.is_error:
+                answer.read()
+                raise _error(answer)
+            for line in answer.iter_lines():
+                if line.startswith("data: ") and line != "data: [DONE]":
+                    event = json.loads(line.removeprefix("data: "))
+                    if "error" in event:
+                        raise _family(500, event["error"])
+                    yield event
+
+    def _call(self, method: str, path: str, **arguments: Any) -> Json:
+        with _reachable():
+            answer = self._http.request(method, path, **arguments)
+        if answer.is_error:
+            raise _error(answer)
+        try:
+            found = answer.json()
+        except ValueError as error:
+            raise _not_ours(answer) from error
+        if not isinstance(found, dict):
+            raise _not_ours(answer)
+        return found
+
+    def _pages(self, path: str, query: Mapping[str, str], after: str | None = None) -> Iterator[Json]:
+        cursor = {"after": after} if after else {}
+        while True:
+            page = self._call("GET", path, params={"order": "asc", "limit": PAGE, **query, **cursor})
+            yield from page["data"]
+            if not page["has_more"]:
+                return
+            cursor = {"after": page["last_id"]}
+
+
+@contextmanager
+def remote_client(url: str, key: str | None) -> Iterator[Client]:
+    """A client of the server at this address. Raises ChangeRequest (`bad_url`) for what is no address."""
+    base = url.rstrip("/").removesuffix("/v1")
+    if not base.startswith(("http://", "https://")):
+        raise ChangeRequest(f"{url!r} is not an address: it begins with http:// or https://.", code="bad_url")
+    try:
+        http = httpx.Client(base_url=base, headers=_authorization(key), timeout=TIMEOUT)
+    except httpx.InvalidURL as error:
+        raise ChangeRequest(f"{url!r} is not an address: {error}.", code="bad_url") from error
+    with http:
+        yield Client(http)
+
+
+@contextmanager
+def local_client(settings: Settings, *, jobs: bool) -> Iterator[Client]:
+    """A client of a server in this process over the settings' data folder.
+
+    With `jobs` it also works off the queue, unless another process of the folder does. Raises what opening the
+    folder raises.
+    """
+    from api.server import serving
+
+    key = settings.server.api_key.get_secret_value() if settings.server.api_key else None
+    with _socket_folder() as folder, serving(settings, folder / "api.sock", jobs=jobs):
+        transport = httpx.HTTPTransport(uds=str(folder / "api.sock"))
+        with httpx.Client(
+            base_url="http://localhost", transport=transport, headers=_authorization(key), timeout=TIMEOUT
+        ) as http:
+            yield Client(http)
+
+
+@contextmanager
+def _socket_folder() -> Iterator[Path]:
+    """A new folder that only this user can enter (mode 0700), short enough for the path of a socket."""
+    usual = tempfile.gettempdir()
+    with tempfile.TemporaryDirectory(
+        prefix="rag-",
+        dir=usual if len(usual) < _LONGEST_SOCKET_PATH - 20 else "/tmp",  # noqa: S108
+    ) as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    try:
+        yield
+    except httpx.TimeoutException as error:
+        raise TryLater("The server did not answer in time. Try again.", code="server_unreachable") from error
+    except httpx.TransportError as error:
+        raise TryLater(
+            f"There is no answer from the server ({error}). Is it running, and the address right?",
+            code="server_unreachable",
+        ) from error
+
+
+def _error(answer: httpx.Response) -> RagError:
+    try:
+        error = answer.json()["error"]
+        return _family(answer.status_code, error)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return _not_ours(answer)
+
+
+def _family(status: int, error: Mapping[str, Any]) -> RagError:
+    message, code, param = str(error["message"]), error.get("code"), error.get("param")
+    if status in (429, 502, 503, 504):
+        return TryLater(message, code=code, param=param)
+    if status == 404:
+        return NotThere(message, code=code, param=param)
+    return (RagError if status >= 500 else ChangeRequest)(message, code=code, param=param)
+
+
+def _not_ours(answer: httpx.Response) -> RagError:
+    return ChangeRequest(
+        f"{answer.request.url} answered {answer.status_code}, but not as this API does. Is the address right?",
+        code="not_this_api",
+    )
+
+
+def _files_of(store: str) -> str:
+    return f"/v1/vector_stores/{_segment(store)}/files"
+
+
+def _segment(name: str) -> str:
+    """A name as one segment of a path."""
+    return quote(name, safe="")
+
+
+def _authorization(key: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}

