@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -102,7 +102,10 @@ async def _rag_error(_request: Request, error: Exception) -> Response:
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return error_response(_explain(error.errors()[0], request.headers.get("content-type")))
+    faults = [(fault, _place(fault, error.body)) for fault in error.errors()]
+    # Of the branches of a union, the one that reached deepest is the one that was meant.
+    fault, place = max(faults, key=lambda found: len(found[1]))
+    return error_response(_explain(fault, place, request.headers.get("content-type")))
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
@@ -119,10 +122,28 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     return error_response(ChangeRequest(f"{error.detail}."), error.status_code)
 
 
-def _explain(fault: Mapping[str, Any], content_type: str | None) -> ChangeRequest:
-    """The first fault that validation found, naming the field."""
-    place = [part for part in fault["loc"] if part not in ("body", "query", "path")]
-    param = (fault.get("ctx") or {}).get("param") or ".".join(str(part) for part in place) or None
+def _place(fault: Mapping[str, Any], body: Any) -> list[str]:
+    """Where in the request a fault is: the names of branches that validation puts between are left out."""
+    where, *parts = fault["loc"]
+    if where != "body":
+        return [str(part) for part in parts]
+    place: list[str] = []
+    for part in parts:
+        inside = isinstance(part, int) and part < len(body) if isinstance(body, list) else _has(body, part)
+        if inside:
+            body = body[part]
+        if inside or (part == parts[-1] and fault["type"] == "missing"):
+            place.append(str(part))
+    return place
+
+
+def _has(body: Any, part: int | str) -> bool:
+    return isinstance(body, dict) and part in body
+
+
+def _explain(fault: Mapping[str, Any], place: Sequence[str], content_type: str | None) -> ChangeRequest:
+    """A fault that validation found, naming the field."""
+    param = (fault.get("ctx") or {}).get("param") or ".".join(place) or None
     kind = fault["type"]
     if kind == "json_invalid":
         return ChangeRequest(f"The body is not valid JSON: {fault['ctx']['error']}.", code="invalid_json")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import aclosing
-from typing import Any, cast
+from collections.abc import AsyncGenerator
+from typing import Any
 
 import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 DONE = b"data: [DONE]\n\n"
+CLOSE_SECONDS = 5.0
+"""That a source gets to stop its work, after its reader has gone."""
 
 
 def event(data: Any) -> bytes:
@@ -20,33 +21,36 @@ def event(data: Any) -> bytes:
 
 
 class EventStream(Response):
-    """Sends events as they come. When the caller goes away, the source is closed."""
+    """Sends events as they come. When the caller goes away, `events` and what it reads from, `source`, are closed."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, source: AsyncIterator[bytes]) -> None:
-        self.status_code = 200
-        self.background = None
-        self.body = b""
-        self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+    def __init__(self, events: AsyncGenerator[bytes, None], source: AsyncGenerator[Any, None]) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
+        self._events = events
         self._source = source
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        async with anyio.create_task_group() as group:
+        try:
+            async with anyio.create_task_group() as group:
 
-            async def write() -> None:
-                await self._write(send)
+                async def write() -> None:
+                    await self._write(send)
+                    group.cancel_scope.cancel()
+
+                group.start_soon(write)
+                while (await receive())["type"] != "http.disconnect":
+                    pass
                 group.cancel_scope.cancel()
-
-            group.start_soon(write)
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            group.cancel_scope.cancel()
+        finally:
+            # Not from within `events`: a generator that was never started runs no code when it is closed.
+            with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+                await self._events.aclose()
+                await self._source.aclose()
 
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async with aclosing(cast(Any, self._source)) as source:
-            async for piece in source:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        async for piece in self._events:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -71,7 +71,7 @@ async def create_chat_completion(
     except BaseException:
         await pieces.aclose()
         raise
-    return EventStream(_events(frame, first, pieces, with_usage=usage))
+    return EventStream(_events(frame, first, pieces, with_usage=usage), pieces)
 
 
 def _prepare(backend: Backend, body: ChatRequest) -> Prepared:
@@ -120,23 +120,22 @@ async def _unless_gone(request: Request, work: Awaitable[Result]) -> Result:
 
 async def _events(
     frame: _Frame, first: TextDelta | Answer, pieces: Pieces, *, with_usage: bool
-) -> AsyncIterator[bytes]:
-    async with aclosing(pieces):
-        yield _chunk(frame, {"role": "assistant", "content": "", "refusal": None}, with_usage)
-        try:
-            piece = first
-            while isinstance(piece, TextDelta):
-                yield _chunk(frame, {"content": piece.text}, with_usage)
-                piece = await anext(pieces)
-        except Exception as error:  # noqa: BLE001 - the status line is long gone: the stream itself tells
-            yield event(error_body(as_rag_error(error)))
-            return
-        annotations = [annotation.model_dump() for annotation in _annotations(frame, piece)]
-        extras = _grounds(piece).model_dump()
-        yield _chunk(frame, {"annotations": annotations}, with_usage, piece.finish_reason, **extras)
-        if with_usage:
-            yield event({**_head(frame), "choices": [], "usage": _usage(piece).model_dump()})
-        yield DONE
+) -> AsyncGenerator[bytes, None]:
+    yield _chunk(frame, {"role": "assistant", "content": "", "refusal": None}, with_usage)
+    try:
+        piece = first
+        while isinstance(piece, TextDelta):
+            yield _chunk(frame, {"content": piece.text}, with_usage)
+            piece = await anext(pieces)
+    except Exception as error:  # noqa: BLE001 - the status line is long gone: the stream itself tells
+        yield event(error_body(as_rag_error(error)))
+        return
+    annotations = [annotation.model_dump() for annotation in _annotations(frame, piece)]
+    extras = _grounds(piece).model_dump()
+    yield _chunk(frame, {"annotations": annotations}, with_usage, piece.finish_reason, **extras)
+    if with_usage:
+        yield event({**_head(frame), "choices": [], "usage": _usage(piece).model_dump()})
+    yield DONE
 
 
 def _chunk(

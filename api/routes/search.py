@@ -10,8 +10,6 @@ from rag.context import Candidate
 from rag.fusion import merge_by_rank
 from rag.retrieve import retrieve
 
-DEFAULT_RESULTS = 10
-
 router = new_router(tags=["search"])
 
 
@@ -22,7 +20,7 @@ def search(body: SearchRequest, store: NamedStore, backend: OpenBackend) -> Sear
     threshold = body.ranking_options.score_threshold if body.ranking_options else None
     options = search_options(body, threshold)
     found = [retrieve(backend, [store], query, options).candidates for query in queries]
-    hits = found[0] if len(found) == 1 else _merged(found, body.max_num_results or DEFAULT_RESULTS)
+    hits = found[0] if len(found) == 1 else _merged(found, body.max_num_results or backend.settings.retrieval.top_k)
     return SearchPage(search_query=queries, data=[search_hit(hit) for hit in hits])
 
 
