@@ -93,18 +93,14 @@ _MAIL_HEADERS_WORDS = (
 _MAIL_HEADERS = frozenset(_MAIL_HEADERS_WORDS.split())
 _MBOX = re.compile(r"\AFrom \S+ .*\d{4}\s*\n[A-Za-z-]+:")
 _MBOX_LINE = re.compile(r"\AFrom \S+ .*\d{4}[^\n]*\n")
-_HTML_START = re.compile(
-    r"\s*(?:<\?xml[^>]*\?>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL
-)
+_HTML_ROOT = re.compile(r"<(?:html|head|body)\b|<!doctype\s+html\b", re.IGNORECASE)
 _HTML_TAG = re.compile(
-    r"\s*(?:<!--.*?-->\s*)*<(?:title|meta|div|p|table|script|style|link|h[1-6]|ul|ol|dl|span|a|b|i|br|hr|img|article"
+    r"<(?:title|meta|div|p|table|script|style|link|h[1-6]|ul|ol|dl|span|a|b|i|br|hr|img|article"
     r"|section|nav|header|main|form|center|font|pre|blockquote)\b[^<>]*>",
-    re.IGNORECASE | re.DOTALL,
+    re.IGNORECASE,
 )
 _ANY_TAG = re.compile(r"</?(?:p|div|br|table|h[1-6]|ul|li|a|b|span|html|body|pre)\b[^<>]*>", re.IGNORECASE)
-_XML_ROOT = re.compile(
-    r"\s*(?:<\?[^>]*\?>\s*|<!--.*?-->\s*|<!DOCTYPE[^>\[]*(?:\[.*?\]\s*)?>\s*)*<([\w.:-]+)", re.DOTALL
-)
+_XML_ROOT = re.compile(r"<([\w.:-]+)")
 _MARKDOWN_SIGNS = re.compile(r"^(?:#{1,6} \S|```|\|? ?:?-{3,}:? ?\|)|\[[^\]\n]+\]\([^)\s]+\)", re.MULTILINE)
 _RST_SIGNS = re.compile(r"^\.\. [\w-]+::|^\S.*\n(?:={4,}|~{4,}|\^{4,})\n", re.MULTILINE)
 
@@ -254,20 +250,44 @@ def _is_mail(text: str, hint: str | None) -> bool:
 
 
 def _markup(text: str, hint: str | None) -> str | None:
-    if _HTML_START.match(text[:8192]):
+    at = _after_prolog(text)
+    doctype = text[at : at + 20].lower().startswith("<!doctype")
+    if _HTML_ROOT.match(text, at):
         return HTML
+    root = _XML_ROOT.match(text, _after_doctype(text, at) if doctype else at)
+    name = root.group(1).rsplit(":", 1)[-1].lower() if root else ""
     start = text.lstrip()[:5].lower()
     if start == "<?xml" or (hint == XML and start.startswith("<")):
-        root = _XML_ROOT.match(text)
-        name = root.group(1).rsplit(":", 1)[-1].lower() if root else ""
         if name == "svg":
             raise unsupported("an SVG image", _IMAGE)
-        return HTML if name == "html" else XML
-    if hint in (None, HTML, PLAIN) and _HTML_TAG.match(text[:8192]) and len(_ANY_TAG.findall(text[:_HEAD])) >= 2:
+        return HTML if name in ("html", "head", "body") else XML
+    if hint in (None, HTML, PLAIN) and _HTML_TAG.match(text, at) and len(_ANY_TAG.findall(text[:_HEAD])) >= 2:
         return HTML
-    if hint is None and start.startswith("<!doc"):
-        return XML
-    return None
+    return XML if hint is None and doctype else None
+
+
+def _after_prolog(text: str) -> int:
+    """Where white space, comments and processing instructions at the start end. A loop: a pattern would backtrack."""
+    at = 0
+    while True:
+        at += len(text[at:]) - len(text[at:].lstrip()) if text[at : at + 1].isspace() else 0
+        for opening, closing in (("<!--", "-->"), ("<?", "?>")):
+            if text.startswith(opening, at):
+                end = text.find(closing, at + len(opening))
+                if end < 0:
+                    return at
+                at = end + len(closing)
+                break
+        else:
+            return at
+
+
+def _after_doctype(text: str, at: int) -> int:
+    """Where the root element may begin: behind the declaration and its internal subset."""
+    subset, end = text.find("[", at), text.find(">", at)
+    if 0 <= subset < end:
+        end = text.find("]>", subset) + 1
+    return end + 1 + _after_prolog(text[end + 1 :]) if end > 0 else at
 
 
 def _json_kind(path: Path, text: str, hint: str | None, *, whole: bool) -> str | None:

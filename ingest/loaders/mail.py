@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from email import policy
+from email.errors import HeaderParseError
+from email.header import decode_header
 from email.message import Message
 from email.parser import BytesParser
 from pathlib import Path
@@ -20,7 +22,7 @@ _MUCH_MORE = 2
 def load(path: Path, filename: str) -> ParsedDocument:  # noqa: ARG001 (a loader's signature)
     """Attachments are named, never opened."""
     with path.open("rb") as file:
-        message = BytesParser(policy=policy.default).parse(file)
+        message = BytesParser(policy=policy.compat32).parse(file)
     headers = {name: header(message, name) for name in _HEADERS}
     builder = DocumentBuilder()
     add_headers(builder, headers)
@@ -32,12 +34,22 @@ def load(path: Path, filename: str) -> ParsedDocument:  # noqa: ARG001 (a loader
 
 
 def header(message: Message, name: str) -> str:
-    """A header's text on one line; broken ones as far as they can be read."""
+    """A header's text on one line; a broken one as it stands."""
+    return decoded(str(message.get(name, "")))
+
+
+def decoded(value: str) -> str:
+    """A header's value, its encoded words decoded as far as they can be.
+
+    >>> decoded("=?utf-8?q?Gr=C3=BC=C3=9Fe?= from Ada")
+    'Grüße from Ada'
+    """
     try:
-        return one_line(str(message.get(name, "")))
-    except (ValueError, TypeError, IndexError, AttributeError, LookupError):  # the standard parser's own faults
-        raw = next((value for key, value in message.raw_items() if key.lower() == name.lower()), "")
-        return one_line(str(raw))
+        parts = decode_header(value)
+    except (ValueError, HeaderParseError):
+        return one_line(value)
+    texts = (part if isinstance(part, str) else decode(part, charset) for part, charset in parts)
+    return one_line("".join(texts))
 
 
 def add_headers(builder: DocumentBuilder, headers: dict[str, str]) -> None:
@@ -88,9 +100,9 @@ def _parts(message: Message) -> tuple[str, str, list[str]]:
 def _filename(part: Message) -> str:
     try:
         name = part.get_filename() or ""
-    except (ValueError, TypeError, AttributeError, LookupError):
+    except (ValueError, TypeError, AttributeError, LookupError):  # the standard parser's own faults
         return ""
-    return name.replace("\\", "/").rsplit("/", 1)[-1]
+    return decoded(name).replace("\\", "/").rsplit("/", 1)[-1]
 
 
 def _text(part: Message) -> str:

@@ -75,6 +75,12 @@ def test_kinds(tmp_path: Path, name: str, data: bytes, expected: str) -> None:
     assert kind(tmp_path, name, data) == expected
 
 
+@pytest.mark.parametrize("data", [b"<!-- a -->" * 6000 + b"<", b"<?xml?>" + b"<!-- a -->" * 6000, b"<" * 60000])
+def test_nothing_backtracks(tmp_path: Path, data: bytes) -> None:
+    """Each of these took a pattern with a loop inside a loop longer than a minute."""
+    assert kind(tmp_path, "a.xml", data) in (sniff.XML, sniff.PLAIN)
+
+
 @pytest.mark.parametrize(
     ("name", "data", "code", "says"),
     [
