@@ -129,7 +129,10 @@ def _serve(request: Request, spare: _Spare, incoming: _Lines, lines_out: int) ->
 
 def _await(child: int, incoming: _Lines) -> bool:
     """Wait until the child ends, without reaping it. A line or the end of input from the parent ends it at once."""
-    ended = os.pidfd_open(child)
+    try:
+        ended = os.pidfd_open(child)
+    except (AttributeError, OSError):  # an old kernel, or a container that forbids it
+        return _look_again_and_again(child, incoming)
     try:
         poll = select.poll()
         poll.register(ended, select.POLLIN)
@@ -140,6 +143,15 @@ def _await(child: int, incoming: _Lines) -> bool:
         return incoming.next() is not None
     finally:
         os.close(ended)
+
+
+def _look_again_and_again(child: int, incoming: _Lines) -> bool:
+    poll = select.poll()
+    poll.register(incoming.descriptor, select.POLLIN | select.POLLHUP)
+    while os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        if poll.poll(5):
+            return incoming.next() is not None
+    return True
 
 
 def _in_fork(work: Callable[[], None], closing: tuple[int, ...]) -> None:
@@ -309,11 +321,12 @@ def _refuse_in_python(work: Path) -> None:
 
 def _load(others: dict[str, str]) -> _Setting:
     """Import what is cheap, and what the caller adds."""
+    import charset_normalizer
     import lxml.etree
 
     from ingest.loaders import LOADERS, docx, html, loader_for
 
-    del lxml, docx, html  # wanted in memory, not by name
+    del charset_normalizer, lxml, docx, html  # wanted in memory, not by name
     for media_type in others:
         loader_for(media_type, others)
     _touch()
