@@ -4,7 +4,7 @@ Two signs are averaged. The cosine, on a scale that each space gets once: 0 is w
 have in it, 1 what matching ones have (`calibration.jsonl`, 40 pairs, is embedded and compared all with all). And the
 share of the question's rare words that the text holds. `tests/benchmarks/relevance.py` chose the weights and the
 threshold: over three corpora the average tells answerable questions from off-topic ones with a ROC AUC of .992, the
-cosine alone with .987, the words alone with .938.
+cosine alone with .987, the words alone with .942.
 """
 
 from __future__ import annotations
