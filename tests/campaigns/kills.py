@@ -178,7 +178,7 @@ class Workload(threading.Thread):
 def campaign(kills: int, texts: list[str], seed: int, data: Path) -> dict[str, Any]:
     """Run it and return the record. Raises AssertionError where something was lost, doubled or half there."""
     chance = random.Random(seed)
-    server = Server(data, _free_port())
+    server = Server(data, free_port())
     server.start()
     with httpx.Client(base_url=server.url, timeout=60.0, trust_env=False) as http:
         http.post("/v1/vector_stores", json={"name": STORE}).raise_for_status()
@@ -279,7 +279,8 @@ def _next_ingestion_works(server: Server, work: Workload) -> None:
     _finish(server)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens on at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

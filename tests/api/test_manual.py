@@ -1,0 +1,95 @@
+"""The manual's examples run, and what it says of settings and formats is so."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ingest import failures, sniff
+from rag.embedders import EmbedderRegistry
+from rag.models.registry import ModelRegistry
+from rag.settings import Settings, load_settings, settings_names
+from tests.campaigns.kills import Server, free_port
+
+MANUAL = Path(__file__).resolve().parents[2] / "api" / "manual"
+PAGES = ("getting-started", "concepts", "configuration", "formats", "operating")
+
+
+def page(name: str) -> str:
+    return (MANUAL / f"{name}.md").read_text(encoding="utf-8")
+
+
+def examples(name: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page(name), flags=re.DOTALL)
+
+
+def test_the_pages_are_these() -> None:
+    assert {path.stem for path in MANUAL.glob("*.md")} == set(PAGES)
+
+
+def test_getting_started_works_as_written(tmp_path: Path) -> None:
+    server = Server(tmp_path / "data", free_port())
+    server.start()
+    bin_folder = Path(sys.executable).parent
+    environment = {
+        "PATH": f"{bin_folder}:{os.environ['PATH']}",
+        "RAG_URL": server.url,
+        "HOME": str(tmp_path),
+        "NO_PROXY": "*",
+    }
+    work = tmp_path / "work"
+    work.mkdir()
+    try:
+        for example in (*examples("getting-started", "sh"), *examples("operating", "sh")):
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", example],
+                cwd=work,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert done.returncode == 0, f"{example}\n{done.stdout}\n{done.stderr}"
+            if "rag ask" in example:
+                assert "four weeks" in done.stdout
+            if "chat/completions" in example:
+                assert '"grounded":true' in done.stdout.replace(" ", "")
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize("example", examples("configuration", "toml"))
+def test_settings_examples_load(example: str, tmp_path: Path) -> None:
+    file = tmp_path / "rag.toml"
+    file.write_text(example)
+    settings = load_settings(file, environment={})
+    ModelRegistry(settings.models, settings.model)
+    EmbedderRegistry.from_tables(settings.embedders).spec(settings.embedder)
+
+
+def test_every_setting_is_in_the_table_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `([a-z_.]+)` \|.*\| (.*?) \|$", page("configuration"), flags=re.MULTILINE))
+    assert list(rows) == settings_names()
+    settings = Settings()
+    for name, told in rows.items():
+        value: object = settings
+        for part in name.split("."):
+            value = getattr(value, part)
+        if told.startswith("`") and value is not None:
+            assert told == f"`{str(value).removesuffix('.0')}`", name
+        elif not told.startswith("`"):
+            assert value in (None, ()) or name == "ingest.chunk_overlap_tokens", name
+
+
+def test_every_format_and_failure_is_in_its_table() -> None:
+    text = page("formats")
+    for format_ in re.split(r", | and ", sniff.SUPPORTED):
+        assert format_.lower() in text.lower(), format_
+    for code in failures.FAILURE_CODES:
+        assert f"`{code}`" in text, code
