@@ -103,8 +103,9 @@ async def _rag_error(_request: Request, error: Exception) -> Response:
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     faults = [(fault, _place(fault, error.body)) for fault in error.errors()]
-    # Of the branches of a union, the one that reached deepest is the one that was meant.
-    fault, place = max(faults, key=lambda found: len(found[1]))
+    # Of the branches of a union, the one that reached deepest is the one that was meant; a misspelt field is
+    # unknown and missing at once, and the first says more.
+    fault, place = max(faults, key=lambda found: (len(found[1]), found[0]["type"] == "extra_forbidden"))
     return error_response(_explain(fault, place, request.headers.get("content-type")))
 
 

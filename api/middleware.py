@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
+import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,6 +28,10 @@ UPLOAD_PATHS = ("/v1/files",)
 """Routes whose body may be as large as the settings allow."""
 JSON_BYTES = 8 << 20
 """The largest body of every other route."""
+DRAIN_BYTES = 64 << 20
+DRAIN_SECONDS = 2.0
+DRAIN_PAUSE = 0.25
+"""What is read of a body that is refused, for how long, and how long a silence ends it."""
 
 log = logging.getLogger(__name__)
 
@@ -166,8 +171,11 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         most = self._most if scope["path"] in UPLOAD_PATHS else min(JSON_BYTES, self._most)
-        declared = Headers(scope=scope).get("content-length", "")
+        headers = Headers(scope=scope)
+        declared = headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > most:
+            if "expect" not in headers:  # else the caller waits for leave to send
+                await _drain(receive)
             await error_response(_too_large(most))(scope, receive, send)
             return
         received = 0
@@ -177,6 +185,7 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > most:
+                await _drain(receive)
                 raise Refused(_too_large(most))
             return message
 
@@ -187,6 +196,19 @@ def is_loopback(host: str) -> bool:
     """Whether a server bound to this address can be reached from this machine only."""
     address = _address(host.strip("[]"))
     return host == "localhost" or (address is not None and address.is_loopback)
+
+
+async def _drain(receive: Receive) -> None:
+    """Read on for a while: a caller that is still sending when the connection closes never sees the answer."""
+    read = 0
+    with anyio.move_on_after(DRAIN_SECONDS):
+        while read < DRAIN_BYTES:
+            message: Message = {}
+            with anyio.move_on_after(DRAIN_PAUSE):
+                message = await receive()
+            read += len(message.get("body", b""))
+            if not message.get("more_body", False):
+                return
 
 
 def _too_large(most: int) -> ChangeRequest:
