@@ -1,0 +1,261 @@
+"""Vector stores and the files in them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api.running import DOCUMENTS, Corpus, finished, refused, upload
+
+
+def _new_store(http: httpx.Client, **fields: Any) -> dict[str, Any]:
+    answer = http.post("/v1/vector_stores", json=fields)
+    assert answer.status_code == 200, answer.text
+    made: dict[str, Any] = answer.json()
+    return made
+
+
+def test_a_store_is_made_described_changed_and_forgotten(http: httpx.Client) -> None:
+    store = _new_store(http, name="first", description="one", metadata={"k": "v"})
+    assert store == {
+        "id": store["id"],
+        "object": "vector_store",
+        "created_at": store["created_at"],
+        "name": "first",
+        "description": "one",
+        "usage_bytes": 0,
+        "file_counts": {"in_progress": 0, "completed": 0, "failed": 0, "cancelled": 0, "total": 0},
+        "status": "completed",
+        "expires_after": None,
+        "expires_at": None,
+        "last_active_at": store["last_active_at"],
+        "metadata": {"k": "v"},
+        "embedder": "toy-384",
+        "chunking_strategy": {"type": "auto"},
+    }
+    assert http.get(f"/v1/vector_stores/{store['id']}").json() == store
+    assert http.get("/v1/vector_stores/first").json() == store
+    changed = http.post("/v1/vector_stores/first", json={"name": "second", "metadata": None}).json()
+    assert (changed["name"], changed["metadata"], changed["description"]) == ("second", {"k": "v"}, "one")
+    assert http.get("/v1/vector_stores", params={"limit": 1}).json()["data"] == [changed]
+    gone = http.delete("/v1/vector_stores/second").json()
+    assert gone == {"id": store["id"], "object": "vector_store.deleted", "deleted": True}
+    for name in ("second", store["id"]):
+        refused(http.get(f"/v1/vector_stores/{name}"), 404, "vector_store_not_found", "vector_store_id")
+
+
+def test_a_name_that_two_stores_have_names_neither(http: httpx.Client) -> None:
+    twins = [_new_store(http, name="twin")["id"] for _ in range(2)]
+    refused(http.get("/v1/vector_stores/twin"), 404, "vector_store_not_found", "vector_store_id")
+    for twin in twins:
+        http.delete(f"/v1/vector_stores/{twin}")
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "param"),
+    [
+        ({"nam": "x"}, "unknown_parameter", "nam"),
+        ({"name": 5}, "invalid_value", "name"),
+        ({"name": "a\0b"}, "invalid_value", "name"),
+        ({"name": "vs_" + "0" * 24}, "invalid_value", "name"),
+        ({"name": "x" * 257}, "invalid_value", "name"),
+        ({"metadata": {"k": 1}}, "invalid_value", "metadata.k"),
+        ({"metadata": {str(n): "" for n in range(17)}}, "invalid_value", "metadata"),
+        ({"metadata": []}, "invalid_value", "metadata"),
+        ({"expires_after": {"anchor": "last_active_at", "days": 1}}, "unsupported_parameter", "expires_after"),
+        ({"embedder": "nobody"}, "unknown_name", "embedder"),
+        ({"chunking_strategy": {"type": "magic"}}, "invalid_value", "chunking_strategy"),
+        (
+            {
+                "chunking_strategy": {
+                    "type": "static",
+                    "static": {"max_chunk_size_tokens": 99, "chunk_overlap_tokens": 0},
+                }
+            },
+            "invalid_value",
+            "chunking_strategy.static.max_chunk_size_tokens",
+        ),
+        (
+            {
+                "chunking_strategy": {
+                    "type": "static",
+                    "static": {"max_chunk_size_tokens": 100, "chunk_overlap_tokens": 51},
+                }
+            },
+            "invalid_value",
+            "chunking_strategy.static",
+        ),
+        ({"file_ids": "file-1"}, "invalid_value", "file_ids"),
+    ],
+)
+def test_a_store_that_cannot_be_is_refused_by_field(
+    http: httpx.Client, body: dict[str, Any], code: str, param: str
+) -> None:
+    refused(http.post("/v1/vector_stores", json=body), 400, code, param)
+
+
+def test_a_store_over_an_unknown_file_is_not_made(http: httpx.Client) -> None:
+    before = http.get("/v1/vector_stores", params={"limit": 100}).json()
+    refused(http.post("/v1/vector_stores", json={"file_ids": ["file-none"]}), 404, "file_not_found", "file_id")
+    assert http.get("/v1/vector_stores", params={"limit": 100}).json() == before
+
+
+def test_an_ingested_file_tells_everything(http: httpx.Client, corpus: Corpus) -> None:
+    file_id, text = corpus.files["battery.md"], DOCUMENTS["battery.md"]
+    seen = http.get(f"/v1/vector_stores/help/files/{file_id}").json()
+    assert seen["progress"]["chunks_total"] == seen["progress"]["chunks_done"] == 1
+    assert seen["progress"]["embedded_tokens"] > 0
+    del seen["progress"], seen["created_at"]
+    assert seen == {
+        "id": file_id,
+        "object": "vector_store.file",
+        "vector_store_id": corpus.store,
+        "status": "completed",
+        "last_error": None,
+        "usage_bytes": len(text),
+        "attributes": {"topic": "lamp", "year": 2024, "public": True},
+        "chunking_strategy": {"type": "other"},
+        "filename": "battery.md",
+        "source": file_id,
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "state": "completed",
+        "attempts": 1,
+    }
+    content = http.get(f"/v1/vector_stores/help/files/{file_id}/content").json()
+    assert content["object"] == "vector_store.file_content.page"
+    assert [part["text"].strip() for part in content["data"]] == [text.strip()]
+    store = http.get("/v1/vector_stores/help").json()
+    assert store["file_counts"] == {"in_progress": 0, "completed": 3, "failed": 0, "cancelled": 0, "total": 3}
+    assert store["usage_bytes"] == sum(map(len, DOCUMENTS.values()))
+
+
+def test_the_files_of_a_store_are_listed_by_status_and_cursor(http: httpx.Client, corpus: Corpus) -> None:
+    path = "/v1/vector_stores/help/files"
+    ids = list(corpus.files.values())
+    page = http.get(path, params={"order": "asc", "limit": 2, "filter": "completed"}).json()
+    assert ([row["id"] for row in page["data"]], page["has_more"]) == (ids[:2], True)
+    before = http.get(path, params={"order": "asc", "before": ids[2], "limit": 1}).json()
+    assert ([row["id"] for row in before["data"]], before["has_more"]) == ([ids[1]], True)
+    assert http.get(path, params={"filter": "failed"}).json()["data"] == []
+    refused(http.get(path, params={"filter": "odd"}), 400, "invalid_value", "filter")
+    refused(http.get(path, params={"limit": 101}), 400, "invalid_value", "limit")
+
+
+def test_a_failed_file_says_why_and_can_be_tried_again(http: httpx.Client, bad_file: Path) -> None:
+    store = _new_store(http, name="failing")["id"]
+    file_id = upload(http, bad_file.name, bad_file.read_bytes())
+    path = f"/v1/vector_stores/{store}/files/{file_id}"
+    http.post(f"/v1/vector_stores/{store}/files", json={"file_id": file_id})
+    failed = finished(http, store, file_id)
+    assert (failed["status"], failed["state"], failed["usage_bytes"]) == ("failed", "failed", 0)
+    assert failed["last_error"]["code"] == failed["last_error"]["detail"] == "unsupported_file"
+    assert failed["last_error"]["message"]
+    refused(http.get(f"{path}/content"), 404, "content_not_available", "file_id")
+    refused(http.post(f"{path}/cancel"), 400, "nothing_to_cancel", "file_id")
+    again = http.post(f"{path}/retry")
+    assert (again.status_code, again.json()["status"], again.json()["last_error"]) == (200, "in_progress", None)
+    assert finished(http, store, file_id)["attempts"] == 2
+    empty = upload(http, "empty.txt", b"")
+    http.post(f"/v1/vector_stores/{store}/files", json={"file_id": empty})
+    error = finished(http, store, empty)["last_error"]
+    assert (error["code"], error["detail"]) == ("invalid_file", "empty")
+    counts = http.get(f"/v1/vector_stores/{store}").json()["file_counts"]
+    assert (counts["failed"], counts["total"]) == (2, 2)
+    http.delete(f"/v1/vector_stores/{store}")
+
+
+def test_work_that_waits_can_be_stopped_and_taken_up_again(keyed: httpx.Client) -> None:
+    # This server runs no jobs, so what is queued stays queued.
+    store = _new_store(keyed, name="waiting")["id"]
+    file_id = upload(keyed, "a.txt", "some text")
+    path = f"/v1/vector_stores/{store}/files/{file_id}"
+    added = keyed.post(f"/v1/vector_stores/{store}/files", json={"file_id": file_id}).json()
+    assert (added["status"], added["state"]) == ("in_progress", "queued")
+    assert keyed.get(f"/v1/vector_stores/{store}").json()["status"] == "in_progress"
+    refused(keyed.post(f"{path}/retry"), 400, "nothing_to_retry", "file_id")
+    assert keyed.post(f"{path}/cancel").json()["status"] == "cancelled"
+    assert keyed.post(f"{path}/retry").json()["state"] == "queued"
+    status = keyed.get("/v1/status").json()
+    assert (status["runs_jobs"], status["waiting_documents"]) == (False, 1)
+    gone = keyed.delete(path).json()
+    assert gone == {"id": file_id, "object": "vector_store.file.deleted", "deleted": True}
+    assert keyed.get("/v1/status").json()["waiting_documents"] == 0
+    assert keyed.get(f"/v1/files/{file_id}").status_code == 200
+
+
+def test_an_owned_file_goes_with_its_document(keyed: httpx.Client) -> None:
+    store = _new_store(keyed, name="owner")["id"]
+    file_id = upload(keyed, "a.txt", "some text")
+    body = {"file_id": file_id, "source": "docs/a.txt", "owned": True}
+    assert keyed.post(f"/v1/vector_stores/{store}/files", json=body).json()["source"] == "docs/a.txt"
+    keyed.delete(f"/v1/vector_stores/{store}/files/{file_id}")
+    refused(keyed.get(f"/v1/files/{file_id}"), 404, "file_not_found", "file_id")
+
+
+def test_attributes_are_replaced_and_filter_the_next_search(http: httpx.Client) -> None:
+    store = _new_store(http, name="changing")["id"]
+    file_id = upload(http, "a.txt", "The heron stands in the water.")
+    http.post(f"/v1/vector_stores/{store}/files", json={"file_id": file_id, "attributes": {"n": 1}})
+    finished(http, store, file_id)
+    path = f"/v1/vector_stores/{store}/files/{file_id}"
+    changed = http.post(path, json={"attributes": {"n": 2, "f": 0.5, "s": "x", "b": False}}).json()
+    assert changed["attributes"] == {"n": 2, "f": 0.5, "s": "x", "b": False}
+
+    def hits(value: int) -> int:
+        body = {"query": "heron", "filters": {"type": "eq", "key": "n", "value": value}}
+        return len(http.post(f"/v1/vector_stores/{store}/search", json=body).json()["data"])
+
+    assert (hits(1), hits(2)) == (0, 1)
+    assert http.post(path, json={"attributes": None}).json()["attributes"] == {}
+    http.delete(f"/v1/vector_stores/{store}")
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"k": None},
+        {"k": []},
+        {"": 1},
+        {"x" * 65: 1},
+        {"k": "x" * 513},
+        {"k": 10**400},
+        {str(n): n for n in range(17)},
+        5,
+    ],
+)
+def test_attributes_that_cannot_be_kept_are_refused(http: httpx.Client, corpus: Corpus, attributes: Any) -> None:
+    body = {"file_id": corpus.files["battery.md"], "attributes": attributes}
+    answer = http.post("/v1/vector_stores/help/files", json=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value")
+    assert answer.json()["error"]["param"].startswith("attributes")
+
+
+def test_a_file_is_split_as_its_store_says(http: httpx.Client) -> None:
+    sizes = {"type": "static", "static": {"max_chunk_size_tokens": 200, "chunk_overlap_tokens": 20}}
+    store = _new_store(http, name="sized", chunking_strategy=sizes)["id"]
+    file_id = upload(http, "a.txt", "text")
+    path = f"/v1/vector_stores/{store}/files"
+    for other in ({"type": "auto"}, {**sizes, "static": {**sizes["static"], "max_chunk_size_tokens": 300}}):  # type: ignore[dict-item]
+        body = {"file_id": file_id, "chunking_strategy": other}
+        refused(http.post(path, json=body), 400, "chunking_strategy_differs", "chunking_strategy")
+    added = http.post(path, json={"file_id": file_id, "chunking_strategy": sizes}).json()
+    assert added["chunking_strategy"] == sizes
+    http.delete(f"/v1/vector_stores/{store}")
+
+
+def test_what_is_not_there_is_not_there(http: httpx.Client, corpus: Corpus) -> None:
+    store, file = "/v1/vector_stores/none", "/v1/vector_stores/help/files/file-none"
+    calls = [("GET", store), ("DELETE", store), ("GET", f"{store}/files"), ("GET", f"{store}/files/x")]
+    for method, path in calls:
+        refused(http.request(method, path), 404, "vector_store_not_found", "vector_store_id")
+    refused(http.post(f"{store}/search", json={"query": "x"}), 404, "vector_store_not_found", "vector_store_id")
+    for method, path in [("GET", file), ("DELETE", file), ("GET", f"{file}/content"), ("POST", f"{file}/retry")]:
+        refused(http.request(method, path), 404, "file_not_found", "file_id")
+    refused(http.post(file, json={"attributes": {}}), 404, "file_not_found", "file_id")
+    refused(http.post("/v1/vector_stores/help/files", json={"file_id": "file-none"}), 404, "file_not_found", "file_id")
+    for odd in ("%00", "%ff", "..%2f..%2fetc", "a%0d%0ab", "%E2%80%AE"):
+        assert http.get(f"/v1/vector_stores/{odd}").status_code == 404
