@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 
 from api.errors import Refused
 from api.strict_json import LARGE, parse_json
+from indexes.errors import ChangeRequest
 from rag.backend import Backend
 from rag.catalog.records import Store
 
@@ -61,8 +62,6 @@ def new_router(*, tags: list[str]) -> APIRouter:
 
 
 def _parse(body: bytes) -> Any:
-    from indexes.errors import ChangeRequest
-
     try:
         return parse_json(body)
     except ChangeRequest as error:
