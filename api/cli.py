@@ -11,7 +11,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from api.commands.call import Call, reporting
+from api.commands.call import Call, end_in_order, reporting, start_logging
+from api.commands.output import tolerant_streams
 
 
 class Mode(StrEnum):
@@ -275,4 +276,7 @@ def doctor(call: Call) -> None:
 
 def main() -> None:
     """The entry point."""
+    tolerant_streams()
+    start_logging()
+    end_in_order()
     app()

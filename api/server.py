@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,6 +19,8 @@ from rag.settings import Settings
 
 STOP_SECONDS = 6.0
 """After a signal the process ends by then, whatever is still at work: it resumes at the next start."""
+INTERRUPTED = 130
+"""The exit code of a command that had to be ended so."""
 _REQUEST_SECONDS = 2
 """That a request in progress gets to finish."""
 _START_SECONDS = 120.0
@@ -44,6 +46,12 @@ class Server(uvicorn.Server):
             )
         )
 
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until told to stop. uvicorn ends the whole program when the app does not start; here it only returns:
+        see `require_started`."""
+        with suppress(SystemExit):
+            super().run(sockets)
+
     def require_started(self) -> None:
         """Raise what kept the app from starting, if anything did."""
         if self.started:
@@ -55,9 +63,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop; and see to it that the process ends even where a thread is deep in a computation."""
-        deadline = threading.Timer(STOP_SECONDS, os._exit, (0,))
-        deadline.daemon = True
-        deadline.start()
+        _end_by(STOP_SECONDS, 0)
         super().handle_exit(sig, frame)
 
     async def _watched(self, scope: Any, receive: Any, send: Any) -> None:
@@ -82,9 +88,19 @@ def serving(settings: Settings, path: Path, *, jobs: bool) -> Iterator[None]:
     try:
         server.require_started()
         yield
+    except (KeyboardInterrupt, SystemExit):
+        _end_by(STOP_SECONDS, INTERRUPTED)
+        raise
     finally:
         server.should_exit = True
         thread.join(_JOIN_SECONDS)
+
+
+def _end_by(seconds: float, code: int) -> None:
+    """End the process then, if it has not ended by itself."""
+    deadline = threading.Timer(seconds, os._exit, (code,))
+    deadline.daemon = True
+    deadline.start()
 
 
 def bound_socket(host: str, port: int) -> socket.socket:

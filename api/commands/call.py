@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from indexes.errors import RagError
     from rag.settings import Settings
 
-FAILED, CHANGE_REQUEST, NOT_THERE, TRY_LATER, INTERRUPTED = 1, 2, 3, 4, 130
+FAILED, CHANGE_REQUEST, NOT_THERE, TRY_LATER, INTERRUPTED, TERMINATED = 1, 2, 3, 4, 130, 143
 """Exit codes."""
 
 
@@ -55,7 +56,6 @@ def reporting(*, as_json: bool) -> Iterator[None]:
     """Turn every error into a message on stderr and the exit code of its family."""
     from indexes.errors import RagError
 
-    start_logging()
     try:
         yield
         sys.stdout.flush()
@@ -73,6 +73,15 @@ def reporting(*, as_json: bool) -> Iterator[None]:
         message = f"Unexpected: {type(error).__name__}: {error}. RAG_LOG_LEVEL=debug shows more."
         _say(message, "server_error", None, as_json=as_json)
         raise SystemExit(FAILED) from error
+
+
+def end_in_order() -> None:
+    """Let SIGTERM unwind the program, so that scratch folders go and a server of its own stops."""
+
+    def end(_number: int, _frame: object) -> None:
+        raise SystemExit(TERMINATED)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def start_logging(level: str | None = None) -> None:

@@ -53,7 +53,7 @@ class Bar:
         self._event("uploading", number)
         if number == self._total:
             self._started = time.monotonic()
-            self._progress.reset(self._task, description="ingesting", total=self._total, rate="")
+            self._progress.reset(self._task)
 
     def ended(self, number: int, tokens: int) -> None:
         """So many documents have come to an end, for which so many tokens were embedded."""
@@ -64,7 +64,7 @@ class Bar:
         tokens = self._tokens + sum(file["progress"]["embedded_tokens"] for file in files)
         seconds = max(time.monotonic() - self._started, 1e-6)
         rate = f"{done / seconds:.1f} documents/s, {tokens / seconds:,.0f} tokens/s"
-        self._progress.update(self._task, completed=self._done, rate=rate)
+        self._progress.update(self._task, description="ingesting", completed=self._done, rate=rate)
         self._event("ingesting", self._done, tokens)
 
     def failed(self, failure: Mapping[str, str]) -> None:

@@ -41,8 +41,9 @@ def run(call: Call, host: str | None, port: int | None, *, with_manual: bool) ->
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Not what is told as an error of ours anyway, without its traceback."""
-    return not (record.exc_info and isinstance(record.exc_info[1], RagError))
+    """Not the traceback of an error of ours, which is told in a line of its own."""
+    of_ours = record.exc_info and isinstance(record.exc_info[1], RagError)
+    return not of_ours and f"\n{RagError.__module__}." not in record.getMessage()
 
 
 def _url(host: str, port: int) -> str:

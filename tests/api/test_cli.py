@@ -1,0 +1,295 @@
+"""The command line as a person runs it: real processes, real files, a real server, a toy embedder."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from typer.testing import CliRunner
+
+from api.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY = "a key of the tests"
+HEAVY = ("torch", "numpy", "sqlalchemy", "fastapi", "uvicorn", "httpx", "pydantic", "rich", "dbos", "rag.backend")
+
+
+def environment(data, **more):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAG_")}
+    return kept | {"PYTHONPATH": str(ROOT), "RAG_EMBEDDER": "toy-384", "RAG_DATA": str(data)} | more
+
+
+def command(*arguments):
+    return [sys.executable, "-c", "from api.cli import main; main()", *map(str, arguments)]
+
+
+class Done(NamedTuple):
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Rag:
+    """Runs `rag` in a process of its own; every answer is checked for tracebacks and leaked keys."""
+
+    def __init__(self, folder, data, **variables):
+        self.folder = folder
+        self.variables = environment(data, **variables)
+
+    def call(self, arguments):
+        done = subprocess.run(
+            command(*arguments), cwd=self.folder, env=self.variables, capture_output=True, text=True, timeout=90
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def run(self, *arguments, code=0):
+        done = self.call(arguments)
+        assert done.code == code, (arguments, done)
+        assert "Traceback" not in done.stderr + done.stdout
+        assert KEY not in done.stderr + done.stdout
+        return done
+
+    def text(self, *arguments, code=0):
+        return self.run(*arguments, code=code).stdout
+
+    def json(self, *arguments, code=0):
+        return json.loads(self.run(*arguments, "--json", code=code).stdout)
+
+    def events(self, *arguments, code=0):
+        return [json.loads(line) for line in self.run(*arguments, "--json", code=code).stdout.splitlines()]
+
+    def error(self, *arguments, code):
+        done = self.run(*arguments, "--json", code=code)
+        assert done.stdout == ""
+        return json.loads(done.stderr.splitlines()[-1])["error"]["code"]
+
+
+class RagHere(Rag):
+    """The same commands in the process of the tests, which saves each its start. They speak to a real server."""
+
+    def call(self, arguments):
+        done = CliRunner().invoke(app, [str(argument) for argument in arguments], env=self.variables)
+        return Done(done.exit_code, done.stdout, done.stderr)
+
+
+@contextmanager
+def server(folder, data, **variables):
+    process = subprocess.Popen(
+        command("serve", "--port", "0", "--json"),
+        cwd=folder,
+        env=environment(data, RAG_LOG_LEVEL="warning", **variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+        yield json.loads(line)["url"], process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A server with a key, and a `rag` that speaks to it."""
+    folder = tmp_path_factory.mktemp("cli")
+    with server(folder, folder / "data", RAG_API_KEY=KEY) as (url, _):
+        yield RagHere(folder, folder / "elsewhere", RAG_API_KEY=KEY, RAG_URL=url)
+
+
+@pytest.fixture
+def docs(tmp_path):
+    folder = tmp_path / "docs"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "cats.md").write_text("# Cats\n\nCats purr when they are content.\n")
+    (folder / "sub" / "dogs.txt").write_text("Dogs bark at strangers in the night.\n")
+    (folder / "sub" / "owls.txt").write_text("Owls turn their heads very far around.\n")
+    (folder / "trout.txt").write_text("Trout swim upstream to lay their eggs.\n")
+    return folder
+
+
+def test_help_is_fast_because_nothing_heavy_is_imported():
+    script = f"import sys, api.cli; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    said = subprocess.run(command("--help"), cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = {line.split()[0] for line in said.splitlines() if line.startswith("  ") and line.strip()}
+    assert {"serve", "ingest", "status", "stores", "files", "delete", "retry", "cancel"} <= listed
+    assert {"search", "context", "ask", "models", "eval", "doctor"} <= listed
+
+
+def test_without_a_server_a_folder_is_ingested_once(tmp_path, docs):
+    rag = Rag(tmp_path, tmp_path / "data")
+    first = rag.events("ingest", docs, "--store", "pets")[-1]
+    assert (first["added"], first["completed"], first["failed"]) == (4, 4, [])
+    assert first["embedded"] == 4
+    assert first["embedded_tokens"] > 20
+    second = rag.events("ingest", "docs/../docs", "--store", "pets")[-1]
+    assert (second["unchanged"], second["added"], second["embedded"]) == (4, 0, 0)
+    hits = rag.json("search", "pets", "who purrs?")["data"]
+    assert hits[0]["filename"] == "cats.md"
+    assert (tmp_path / "data").stat().st_mode & 0o077 == 0
+
+
+def test_a_sync_embeds_what_changed_and_removes_what_is_gone(shared, docs):
+    assert shared.events("ingest", docs, "--store", "sync")[-1]["embedded"] == 4
+    (docs / "cats.md").write_text("# Cats\n\nCats hiss when they are not content.\n")
+    (docs / "sub" / "owls.txt").rename(docs / "night owls.txt")
+    (docs / ".hidden").write_text("not for searching")
+    end = shared.events("ingest", docs, "--store", "sync")[-1]
+    counts = {name: end[name] for name in ("added", "changed", "unchanged", "removed", "hidden", "embedded")}
+    # A moved file is another document with the same text: nothing of it is embedded again.
+    assert counts == {"added": 1, "changed": 1, "unchanged": 2, "removed": 1, "hidden": 1, "embedded": 1}
+    files = {file["source"]: file["state"] for file in shared.json("files", "sync")}
+    assert files == dict.fromkeys(
+        ("docs/cats.md", "docs/night owls.txt", "docs/sub/dogs.txt", "docs/trout.txt"), "completed"
+    )
+    assert "hiss" in shared.text("search", "sync", "cats")
+
+
+def test_removing_much_must_be_said_twice_and_missing_is_not_empty(shared, docs):
+    shared.events("ingest", docs, "--store", "guard")
+    (docs / "cats.md").unlink()
+    (docs / "trout.txt").unlink()
+    (docs / "new.txt").write_text("Newts regrow their tails.\n")
+    assert shared.error("ingest", docs, "--store", "guard", code=2) == "removes_too_much"
+    assert len(shared.json("files", "guard")) == 4
+    parked = docs.rename(docs.parent / "parked")
+    assert shared.error("ingest", docs, "--store", "guard", code=3) == "path_not_found"
+    docs.mkdir()
+    assert shared.error("ingest", docs, "--store", "guard", "--yes", code=2) == "folder_empty"
+    assert len(shared.json("files", "guard")) == 4
+    docs.rmdir()
+    parked.rename(docs)
+    end = shared.events("ingest", docs, "--store", "guard", "--yes")[-1]
+    assert (end["added"], end["removed"], end["unchanged"]) == (1, 2, 2)
+
+
+def test_what_cannot_be_read_is_reported_and_left_alone(shared, docs):
+    shared.events("ingest", docs, "--store", "unreadable")
+    (docs / "cats.md").unlink()
+    (docs / "cats.md").symlink_to("cats.md")  # unreadable for root, too
+    done = shared.run("ingest", docs, "--store", "unreadable", code=1)
+    assert "not read: docs/cats.md" in done.stderr
+    assert "docs/cats.md" in shared.text("files", "unreadable")
+
+
+def test_files_and_patterns_have_stable_names_and_remove_nothing(shared, docs):
+    shared.events("ingest", docs / "cats.md", "--store", "single")
+    end = shared.events("ingest", f"{docs}/sub/*.txt", docs / "cats.md", "--store", "single")[-1]
+    assert (end["added"], end["unchanged"], end["removed"]) == (2, 1, 0)
+    sources = {file["source"] for file in shared.json("files", "single")}
+    assert sources == {str(docs / "cats.md"), str(docs / "sub" / "dogs.txt"), str(docs / "sub" / "owls.txt")}
+    (docs.parent / "other" / "docs").mkdir(parents=True)
+    both = docs, docs.parent / "other" / "docs"
+    assert shared.error("ingest", *both, "--store", "single", code=2) == "same_folder_name"
+    assert shared.error("ingest", f"{docs}/*.pdf", "--store", "single", code=3) == "path_not_found"
+
+
+def test_failures_are_listed_retried_and_deleted(shared, docs):
+    (docs / "empty.txt").write_text("")
+    (docs / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    done = shared.run("ingest", docs, "--store", "failures", code=1)
+    assert "docs/empty.txt: empty:" in done.stderr
+    assert "docs/picture.png: unsupported_file:" in done.stderr
+    assert "4 completed, 2 failed" in done.stdout
+    failed = shared.json("files", "failures", "--state", "failed")
+    assert {file["source"] for file in failed} == {"docs/empty.txt", "docs/picture.png"}
+    end = shared.events("retry", "failures", code=1)[-1]
+    assert sorted(end["retried"]) == ["docs/empty.txt", "docs/picture.png"]
+    assert len(end["failed"]) == 2
+    assert shared.error("delete", "failures", "docs/trout.txt", "nothing", code=3) == "file_not_found"
+    picture = next(file["id"] for file in failed if file["filename"] == "picture.png")
+    shared.text("delete", "failures", "docs/empty.txt", picture)
+    assert "empty.txt" not in shared.text("files", "failures")
+    assert shared.json("status", "failures")["file_counts"]["total"] == 4
+
+
+def test_questions(shared, docs):
+    shared.events("ingest", docs, "--store", "questions")
+    found = shared.text("search", "questions", "Which animals bark?", "--mode", "keyword", "--limit", "1")
+    assert "Dogs bark" in found
+    assert "relevance" in found
+    nothing = json.dumps({"type": "eq", "key": "lang", "value": "en"})
+    assert shared.run("search", "questions", "bark", "--filter", nothing, code=2).stderr
+    assert shared.error("search", "questions", "bark", "--filter", "{", code=2) == "invalid_filter"
+    said = shared.text("ask", "questions", "When do cats purr?")
+    assert "Cats purr when they are content." in said
+    assert "[1] Cats" in said
+    *deltas, end = shared.events("ask", "questions", "When do cats purr?")
+    assert deltas
+    assert end["citations"][0]["quote"] in "# Cats\n\nCats purr when they are content.\n"
+    packed = shared.json("context", "questions", "When do cats purr?", "--window", "2000")
+    assert packed["ledger"]["prompt_tokens"] + packed["ledger"]["reserved_tokens"] <= 2000
+    assert "Cats purr" in shared.text("context", "questions", "When do cats purr?", "--messages")
+    assert "FATE" in shared.text("context", "questions", "When do cats purr?")
+    assert [model["id"] for model in shared.json("models")] == ["extractive"]
+
+
+def test_stores_and_status(shared):
+    made = shared.json("stores", "create", "mine")
+    assert shared.error("stores", "create", "mine", code=2) == "store_exists"
+    assert made["id"] in {store["id"] for store in shared.json("stores")}
+    assert shared.json("status")["runs_jobs"] is True
+    assert shared.text("cancel", "mine") == "0 cancelled.\n"
+    assert shared.error("stores", "delete", "mine", code=2) == "confirmation_required"
+    shared.json("stores", "delete", "mine", "--yes")
+    assert shared.error("status", "mine", code=3) == "vector_store_not_found"
+
+
+def test_errors_say_what_to_do_in_the_code_of_their_family(shared, tmp_path):
+    rag = RagHere(tmp_path, tmp_path / "data", RAG_API_KEY=KEY)
+    url = shared.variables["RAG_URL"]
+    assert rag.error("stores", "--url", url, "--key", "wrong", code=2) == "invalid_api_key"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        assert rag.error("stores", "--url", f"http://127.0.0.1:{port}", code=4) == "server_unreachable"
+    assert rag.error("stores", "--url", "localhost:8000", code=2) == "bad_url"
+    in_use = url.rsplit(":", 1)[1]
+    assert Rag(tmp_path, tmp_path / "data").error("serve", "--port", in_use, code=2) == "address_unavailable"
+    assert RagHere(tmp_path, tmp_path).error("serve", "--host", "0.0.0.0", code=2) == "key_required"
+    (tmp_path / "file").write_text("")
+    assert rag.error("status", "--data", tmp_path / "file", code=4) == "data_unavailable"
+    rag_in_the_way = Rag(tmp_path, tmp_path / "file")
+    assert rag_in_the_way.error("serve", "--port", "0", code=4) == "data_unavailable"
+    (tmp_path / "bad.toml").write_text("nonsense = 1")
+    assert rag.error("status", "--config", tmp_path / "bad.toml", code=2) == "bad_settings"
+
+
+def test_beside_a_running_server_a_command_only_enqueues_and_the_server_stops_when_told(tmp_path, docs):
+    with server(tmp_path, tmp_path / "data") as (url, process):
+        rag = Rag(tmp_path, tmp_path / "data")
+        assert rag.json("status", "--url", url)["runs_jobs"] is True
+        assert rag.events("ingest", docs, "--store", "pets")[-1]["completed"] == 4
+        assert rag.json("status", "--url", url)["stores"][0]["file_counts"]["completed"] == 4
+        process.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        assert process.wait(timeout=30) == 0
+        assert time.monotonic() - started < 10
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_doctor_tells_where_settings_come_from_and_no_secrets(tmp_path, monkeypatch):
+    (tmp_path / "rag.toml").write_text("[retrieval]\ntop_k = 7\n[server]\nport = 1\n")
+    monkeypatch.chdir(tmp_path)
+    rag = RagHere(tmp_path, tmp_path / "data", RAG_API_KEY=KEY, RAG_SERVER_PORT="8123")
+    told = rag.json("doctor")
+    settings = {entry["name"]: (entry["value"], entry["origin"]) for entry in told["settings"]}
+    assert settings["retrieval.top_k"] == ("7", "rag.toml")
+    assert settings["server.port"] == ("8123", "environment variable RAG_SERVER_PORT")
+    assert settings["server.api_key"] == ("********", "environment variable RAG_API_KEY")
+    assert settings["retrieval.mode"] == ("hybrid", "default")
+    checks = {(check["part"], check["name"]): check for check in told["checks"]}
+    assert checks["embedder", "toy-384 (toy)"]["ok"] is True
+    assert checks["tokenizers", "o200k_base"]["found"] == "exact"
+    assert ("sandbox", "network") in checks
