@@ -130,6 +130,8 @@ def _checked(todo: SyncPlan, found: Scan, store: str, *, yes: bool) -> SyncPlan:
 class _Todo:
     upload: tuple[ScannedFile, ...]
     retry: tuple[Json, ...]
+    unfinished: tuple[Json, ...]
+    """Taken in by an earlier run that did not wait for their end."""
     outcome: Outcome
 
 
@@ -141,6 +143,7 @@ def _todo(given: Given, plans: Sequence[SyncPlan], stored: Mapping[str, Json]) -
         before = stored.get(file.source)
         (add if before is None else same if before["sha256"] == file.sha256 else changed).append(file)
     again = [stored[file.source] for file in same if stored[file.source]["state"] in ("failed", "cancelled")]
+    unfinished = [stored[file.source] for file in same if stored[file.source]["state"] not in ENDED]
     repeated = {file["source"] for file in again}
     outcome = Outcome(
         added=[file.source for file in add],
@@ -151,7 +154,7 @@ def _todo(given: Given, plans: Sequence[SyncPlan], stored: Mapping[str, Json]) -
         unreadable=[{"source": s.source, "reason": s.reason} for found in given.folders for s in found.unreadable],
         hidden=sum(found.hidden for found in given.folders),
     )
-    return _Todo((*add, *changed), tuple(again), outcome)
+    return _Todo((*add, *changed), tuple(again), tuple(unfinished), outcome)
 
 
 def _carry_out(
@@ -165,8 +168,8 @@ def _carry_out(
     wait: bool,
 ) -> Outcome:
     outcome = todo.outcome
-    pending: dict[str, str] = {}
-    with Bar(len(todo.upload) + len(todo.retry), call.json) as bar:
+    pending = {file["id"]: file["source"] for file in todo.unfinished}
+    with Bar(len(todo.upload) + len(todo.retry) + len(pending), call.json) as bar:
         for file in todo.retry:
             client.retry(store, file["id"])
             pending[file["id"]] = file["source"]

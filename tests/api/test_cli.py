@@ -140,6 +140,14 @@ def test_without_a_server_a_folder_is_ingested_once(tmp_path, docs):
     assert (tmp_path / "data").stat().st_mode & 0o077 == 0
 
 
+def test_what_an_earlier_run_left_unfinished_is_waited_for(tmp_path, docs):
+    rag = Rag(tmp_path, tmp_path / "data")
+    queued = rag.events("ingest", docs, "--store", "later", "--no-wait")[-1]
+    assert (queued["added"], queued["completed"], queued["waited"]) == (4, 0, False)
+    end = rag.events("ingest", docs, "--store", "later")[-1]
+    assert (end["unchanged"], end["completed"], end["failed"]) == (4, 4, [])
+
+
 def test_a_sync_embeds_what_changed_and_removes_what_is_gone(shared, docs):
     assert shared.events("ingest", docs, "--store", "sync")[-1]["embedded"] == 4
     (docs / "cats.md").write_text("# Cats\n\nCats hiss when they are not content.\n")
