@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
+from threading import Event, Lock
 
 from indexes.errors import ChangeRequest, RagError, TryLater
 from ingest.document import ParsedDocument
@@ -33,12 +33,18 @@ PUBLISH_AT_ONCE = 16
 log = logging.getLogger(__name__)
 
 
+class Stopped(Exception):
+    """Work was left where it was because this process is to end."""
+
+
 class Pipeline:
     """The steps of ingestion over one backend. Safe to use from several threads."""
 
-    def __init__(self, backend: Backend, parsers: ParserPool) -> None:
+    def __init__(self, backend: Backend, parsers: ParserPool, stopping: Event | None = None) -> None:
+        """`stopping` asks for an end at the next border: what is unfinished stays as it is, to be resumed."""
         self._backend = backend
         self._parsers = parsers
+        self._stopping = stopping or Event()
         # One batch embeds at a time: the model takes every core anyway, and no text is embedded twice.
         self._embedding = Lock()
 
@@ -92,6 +98,7 @@ class Pipeline:
     def _prepare_one(
         self, document: Document, generation: Generation, embedder: Embedder, settings: ChunkSettings
     ) -> None:
+        self._go_on()
         try:
             if not self._advance(document, "parsing"):
                 return
@@ -100,10 +107,14 @@ class Pipeline:
                 return
             self._write_chunks(document, generation, parsed, _split(parsed, embedder, settings))
         except DocumentFailure as failure:
+            # A parser that was stopped says so as a failure of the file.
+            self._go_on(failure)
             self._fail(document, failure.code, failure.message)
         except RagError as error:
+            self._go_on(error)
             self._fail(document, "server_error", error.message)
-        except Exception:  # whatever one document does, the others go on and it ends
+        except Exception as error:  # whatever one document does, the others go on and it ends
+            self._go_on(error)
             log.exception("preparing document %d failed", document.id)
             self._fail(document, "server_error", "Parsing failed unexpectedly; the server's log says more. Try again.")
 
@@ -166,6 +177,7 @@ class Pipeline:
         # Texts of like length go together, so that little is spent on padding.
         order = sorted(wanted, key=lambda key: len(wanted[key][0]))
         for start in range(0, len(order), EMBED_AT_ONCE):
+            self._go_on()
             keys = order[start : start + EMBED_AT_ONCE]
             rows = embedder.embed_documents([wanted[key][0] for key in keys])
             tally: dict[int, list[int]] = {}
@@ -177,6 +189,10 @@ class Pipeline:
             with self._backend.database.write() as connection:
                 vectors.put_vectors(connection, space, tenant, keys, rows)
                 documents.add_progress(connection, tally)
+
+    def _go_on(self, cause: BaseException | None = None) -> None:
+        if self._stopping.is_set():
+            raise Stopped from cause
 
     def _advance(self, document: Document, state: State) -> bool:
         with self._backend.database.write() as connection:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import secrets
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +31,12 @@ APPLICATION_VERSION = "1"
 RECOVERIES = 8
 """Crashes of the whole process that a batch may be part of before its documents are tried one by one."""
 
+STOP_WITHIN = 20.0
+"""Seconds that work in hand gets to come to its next border."""
+
+# DBOS is one to a process: a second runner, over another folder, waits for the first to end.
+_ONE_IN_A_PROCESS = Lock()
+
 log = logging.getLogger(__name__)
 
 
@@ -39,6 +46,7 @@ class Runner:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._stop = Event()
+        self._let_go = Event()
         self._running: set[str] = set()
         self._lock = Lock()
         self._held: IO[bytes] | None = None
@@ -83,11 +91,14 @@ class Runner:
             self._finish()
 
     def _take_lock(self) -> bool:
+        if not _ONE_IN_A_PROCESS.acquire(blocking=False):
+            return False
         handle = (self._backend.folder / "jobs.lock").open("wb")
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             handle.close()
+            _ONE_IN_A_PROCESS.release()
             return False
         self._held = handle
         return True
@@ -98,7 +109,7 @@ class Runner:
         settings = self._backend.settings.ingest
         limits = ParseLimits(wall_seconds=settings.parse_seconds, memory_bytes=settings.parse_memory_mb << 20)
         self._parsers = ParserPool(limits, self._backend.folder / "scratch", settings.parser_processes)
-        self._pipeline = Pipeline(self._backend, self._parsers)
+        self._pipeline = Pipeline(self._backend, self._parsers, self._stop)
         self._backend.blobs.sweep_incoming()
         sweep(self._backend)
         sweep_blobs(self._backend)
@@ -131,6 +142,8 @@ class Runner:
             DBOS.run_step({"name": "publish"}, self._pipeline.publish, batch)
         except Exception as error:  # every document ends, whatever happened
             if self._stop.is_set():
+                # With its database closed, DBOS cannot record an end: the workflow stays to be resumed.
+                self._let_go.wait(STOP_WITHIN)
                 raise
             log.exception("batch %s failed", batch)
             DBOS.run_step({"name": "give_up"}, self._pipeline.give_up, batch, _as_failure(error))
@@ -199,14 +212,19 @@ class Runner:
             from dbos import DBOS
 
             DBOS.destroy(destroy_registry=True)
+        self._let_go.set()
         if self._parsers is not None:
             self._parsers.close()
+        deadline = time.monotonic() + STOP_WITHIN
+        while self._running and time.monotonic() < deadline:
+            time.sleep(0.01)
         self._release()
 
     def _release(self) -> None:
         if self._held is not None:
             self._held.close()
             self._held = None
+            _ONE_IN_A_PROCESS.release()
 
 
 def _launch_dbos(path: Path, concurrency: int) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from indexes.errors import TryLater
+from indexes.errors import NotThere, TryLater
 from ingest import intake
 from ingest.pipeline import Pipeline
 from rag.catalog import documents, schema
@@ -150,6 +150,26 @@ def test_blobs_that_a_crash_left_are_swept_once_they_are_old(tmp_path: Path) -> 
         assert intake.sweep_blobs(backend, older_than=-1.0) == 1
         assert not backend.blobs.path(left.key, must_exist=False).exists()
         assert {path.name for path in (tmp_path / "blobs").glob("??/*")} == before
+
+
+def test_stopping_in_the_middle_fails_nothing(tmp_path: Path) -> None:
+    settings = toy_settings(tmp_path)
+    for _ in range(4):
+        with open_backend(settings) as backend:
+            try:
+                store = backend.find_store("s")
+            except NotThere:
+                store = intake.create_store(backend, "s")
+            before = len(all_documents(backend, store))
+            for i in range(30):
+                add_text(backend, store, f"{before + i}.txt", f"Text {i} about grebes. " * 200)
+            time.sleep(0.3)
+        with open_backend(settings, jobs=False) as backend:
+            states = {d.state for d in all_documents(backend, store).values()}
+            assert not states & {"failed", "cancelled"}
+    with open_backend(settings) as backend:
+        wait_until_idle(backend)
+        assert {d.state for d in all_documents(backend, store).values()} == {"completed"}
 
 
 def test_an_embedder_that_is_down_is_tried_again_and_then_given_up(
