@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from indexes.errors import ChangeRequest
 from indexes.filters import Filter
 from indexes.vector import Ids
-from indexes.words import content_words
+from indexes.words import content_words, without_common_words
 from rag.backend import Backend
 from rag.catalog import chunks
 from rag.catalog.chunks import StoredChunk
@@ -61,6 +61,8 @@ class Retrieval:
 @dataclass(frozen=True)
 class _Question:
     text: str
+    sought: str
+    """What the keyword leg looks for."""
     words: list[str]
 
 
@@ -86,7 +88,8 @@ def retrieve(backend: Backend, stores: Sequence[Store], question: str, options: 
     settings = backend.settings.retrieval
     mode = options.mode or settings.mode
     limit = options.limit or settings.top_k
-    asked = _Question(question, content_words(question[:QUERY_LIMIT]))
+    head = question[:QUERY_LIMIT]
+    asked = _Question(question, without_common_words(head), content_words(head))
     depth = max(options.depth or settings.depth, limit)
     groups: dict[int, list[_Searched]] = {}
     for store in stores:
@@ -163,7 +166,7 @@ def _both_legs(
     """What each leg proposes; the score of the other leg is looked up where it is missing."""
     empty = np.empty(0, dtype=np.int64)
     dense = view.vectors.search(vector, depth, allowed) if vector is not None else None
-    keyword = view.words.search(question.text[:QUERY_LIMIT], depth, allowed) if mode != "dense" else None
+    keyword = view.words.search(question.sought, depth, allowed) if mode != "dense" else None
     dense_ids = dense.ids if dense is not None else empty
     keyword_ids = keyword.ids if keyword is not None else empty
     ids = np.union1d(dense_ids, keyword_ids)
@@ -177,7 +180,7 @@ def _both_legs(
     if keyword is not None:
         keyword_scores[np.searchsorted(ids, keyword.ids)] = keyword.scores
         if not in_keyword.all():
-            keyword_scores[~in_keyword] = view.words.scores(question.text[:QUERY_LIMIT], ids[~in_keyword])
+            keyword_scores[~in_keyword] = view.words.scores(question.sought, ids[~in_keyword])
     return Scored(ids, dense_scores, keyword_scores, in_dense, in_keyword)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from indexes import words
 from indexes.errors import Unsupported
-from indexes.words import LONGEST, WORDS_VERSION, analyse, content_words
+from indexes.words import LONGEST, WORDS_VERSION, analyse, content_words, without_common_words
 
 
 def test_examples() -> None:
@@ -150,3 +150,19 @@ def test_the_analysis_is_pinned_by_its_version() -> None:
 def test_importing_the_file_loads_no_stemmer() -> None:
     code = "import sys, indexes.words; sys.exit('Stemmer' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("question", "left"),
+    [
+        ("How do I renew my library card?", "renew library card"),
+        ("What is ERR_CONN-0x7f?", "ERR_CONN-0x7f"),
+        ("to be or not to be", "to be or not to be"),
+        ("東京 の 天気", "東京 の 天気"),
+        ("???", "???"),
+        ("", ""),
+    ],
+)
+def test_common_words_leave_a_question(question: str, left: str) -> None:
+    assert without_common_words(question) == left
+    assert set(content_words(question)) == set(analyse(left))
