@@ -70,6 +70,12 @@ def create_store(
     return store
 
 
+def update_store(backend: Backend, store: Store, changes: Mapping[str, Any]) -> Store:
+    """Change the `name`, `description` or `metadata` of a store."""
+    with backend.database.write() as connection:
+        return stores.update_store(connection, store, changes)
+
+
 def chunk_settings(backend: Backend, chunking: Mapping[str, Any] | None, embedder: Embedder) -> ChunkSettings:
     """How a store with this strategy is split. A static size above the embedder's limit is capped to it."""
     configured = backend.settings.ingest
@@ -105,6 +111,13 @@ def attach(backend: Backend, store: Store, new: Sequence[NewDocument]) -> list[D
                 files.own_file(connection, item.file.id)
     backend.work_waiting.set()
     return put
+
+
+def set_attributes(backend: Backend, store: Store, file_id: str, attributes: Mapping[str, Scalar]) -> Document:
+    """Replace the attributes of a document; the next search filters by the new ones. Raises NotThere."""
+    with backend.database.write() as connection:
+        documents.set_attributes(connection, documents.get_document(connection, store, file_id), attributes)
+        return documents.get_document(connection, store, file_id)
 
 
 def retry(backend: Backend, document: Document) -> bool:

@@ -34,7 +34,7 @@ class Ask:
     prompt: str | None = None
     search: SearchOptions = field(default_factory=SearchOptions)
     """`limit` is how many candidates to propose, `min_relevance` what grounds an answer."""
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     window: int | None = None
     """Tokens of prompt and answer together, instead of the alias's own window."""
     tokenizer: str | None = None

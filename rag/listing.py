@@ -5,10 +5,9 @@ Thin: each function is one transaction. Everything that becomes work is in `inge
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy.engine import Connection
 
@@ -16,7 +15,6 @@ from indexes.errors import ChangeRequest
 from rag.backend import Backend
 from rag.catalog import documents, files, stores
 from rag.catalog.records import Counts, Document, File, Generation, Page, PageRequest, State, Store
-from rag.context import Scalar
 
 
 @dataclass(frozen=True)
@@ -81,12 +79,6 @@ def only_store(backend: Backend) -> Store:
     )
 
 
-def update_store(backend: Backend, store: Store, changes: Mapping[str, Any]) -> Store:
-    """Change the `name`, `description` or `metadata` of a store."""
-    with backend.database.write() as connection:
-        return stores.update_store(connection, store, changes)
-
-
 def list_documents(
     backend: Backend, store: Store, page: PageRequest, states: Sequence[State] | None = None
 ) -> Page[Document]:
@@ -98,13 +90,6 @@ def list_documents(
 def get_document(backend: Backend, store: Store, file_id: str) -> Document:
     """The document of a store that stands on this file. Raises NotThere."""
     with backend.database.read() as connection:
-        return documents.get_document(connection, store, file_id)
-
-
-def set_attributes(backend: Backend, store: Store, file_id: str, attributes: Mapping[str, Scalar]) -> Document:
-    """Replace the attributes of a document; the next search filters by the new ones. Raises NotThere."""
-    with backend.database.write() as connection:
-        documents.set_attributes(connection, documents.get_document(connection, store, file_id), attributes)
         return documents.get_document(connection, store, file_id)
 
 

@@ -59,7 +59,7 @@ def get_store_file(file_id: str, store: NamedStore, backend: OpenBackend) -> Sto
 @router.post("/v1/vector_stores/{vector_store_id}/files/{file_id}")
 def update_store_file(file_id: str, body: UpdateStoreFile, store: NamedStore, backend: OpenBackend) -> StoreFileObject:
     """Replace the attributes of a file; the next search filters by the new ones."""
-    document = listing.set_attributes(backend, store, file_id, body.attributes or {})
+    document = intake.set_attributes(backend, store, file_id, body.attributes or {})
     return store_file_object(store, document)
 
 

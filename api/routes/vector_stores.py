@@ -59,7 +59,7 @@ def update_vector_store(body: UpdateVectorStore, store: NamedStore, backend: Ope
     _refuse_expiry(body.expires_after)
     _refuse_id(body.name)
     changes = body.model_dump(include={"name", "description", "metadata"}, exclude_none=True)
-    return store_object(listing.summarise_store(backend, listing.update_store(backend, store, changes)))
+    return store_object(listing.summarise_store(backend, intake.update_store(backend, store, changes)))
 
 
 @router.delete("/v1/vector_stores/{vector_store_id}")
