@@ -16,7 +16,8 @@ from rag.catalog.records import Store
 from rag.context import Context, Message
 from rag.models import ModelAlias, Sampling
 from rag.models.registry import merge_sampling
-from rag.pack import Order, PackSettings, pack
+from rag.pack import pack
+from rag.pack_settings import Order, PackSettings
 from rag.prompt import load_prompt
 from rag.relevance import DEFAULT_THRESHOLD
 from rag.retrieve import Retrieval, SearchOptions, retrieve

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from api.schemas.common import Identifier, Question, RequestModel, ResponseModel
 from api.schemas.search import Retrieving
 from rag.context import Ledger, Message, Scalar
-from rag.pack import Order
+from rag.pack_settings import Order
 
 NOT_SERVED: Mapping[str, tuple[Any, ...]] = {
     "audio": (None,),

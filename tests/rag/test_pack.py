@@ -14,7 +14,8 @@ from indexes.errors import ChangeRequest
 from rag.context import Candidate, Context, LedgerEntry
 from rag.fence import clean
 from rag.models import ModelAlias, Sampling
-from rag.pack import PackSettings, pack
+from rag.pack import pack
+from rag.pack_settings import PackSettings
 from rag.prompt import Prompt, load_prompt, read_prompt
 from rag.tokenizers import OpenAITokenizer
 from tests.benchmarks.packing import (
