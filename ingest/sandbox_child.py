@@ -4,11 +4,14 @@ It stays small and single-threaded, reads one JSON line per file from standard i
 the fork confines itself, parses, writes its answer into a file opened beforehand, and ends. So no file ever sees
 what another one left behind, and a fork costs milliseconds where a fresh interpreter costs half a second.
 
+The heavy loaders (`unstructured` takes seconds to import) are imported one by one while no file comes; a file that
+comes before its loader was, by its name, waits for the import once.
+
 LOADERS is a JSON object, media type to `module:function`, of loaders that replace or extend the table; they are
 imported at start, since a confined fork could not read their files.
 
 Lines in:  {"path", "filename", "work", "answer", "limits": {...}}   parse
-           {"warm": media type}                                      import that loader while idle
+           {"warm": media type}                                      import that loader
            {"kill": true}                                            end the parse that runs now
 Lines out: {"ready": {...}}, then for each parse {"started": pid} and {"signal", "exit", "grown", "cpu"}
 """
@@ -18,7 +21,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
-import importlib
 import json
 import os
 import select
@@ -34,6 +36,9 @@ from ingest.failures import DocumentFailure
 
 Request = dict[str, Any]
 
+_QUIET_SECONDS = 1.0
+"""Without a file, before the heavy imports begin: a process that is needed for one text file never makes them."""
+
 
 def main() -> None:
     """Serve until standard input ends, which it does when the parent does."""
@@ -43,13 +48,19 @@ def main() -> None:
     _say(lines_out, {"ready": _probe(setting.readable)})
     incoming = _Lines(lines_in)
     spare = _Spare(setting, (lines_in, lines_out))
-    while (request := incoming.next()) is not None:
-        if "warm" in request:
+    while True:
+        cold = setting.next_to_warm() if incoming.are_quiet(_QUIET_SECONDS if not setting.warm else 0) else None
+        request = {"warm": cold} if cold else incoming.next()
+        if request is None:
+            return
+        wanted = request.get("warm") or _kind_by_name(request.get("filename", ""))
+        if wanted and wanted not in setting.warm:
             spare.discard()
-            _warm(request["warm"], setting)
-        elif "path" not in request:
-            continue  # a "kill" for a parse that had ended by itself
-        elif not _serve(request, spare, incoming, lines_out):
+            _warm(wanted, setting)
+            spare = _Spare(setting, (lines_in, lines_out))
+        if "path" not in request:
+            continue  # also a "kill" for a parse that had ended by itself
+        if not _serve(request, spare, incoming, lines_out):
             return
         spare = _Spare(setting, (lines_in, lines_out))
 
@@ -60,6 +71,13 @@ class _Setting:
 
     readable: list[str]
     loaders: dict[str, str]
+    warm: set[str] = dataclasses.field(default_factory=set)
+
+    def next_to_warm(self) -> str | None:
+        """A media type whose loader takes long to import and is not yet here."""
+        from ingest.loaders import PARTITIONED
+
+        return next((kind for kind in PARTITIONED if kind not in self.warm), None)
 
 
 class _Spare:
@@ -93,6 +111,12 @@ class _Lines:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self._held = b""
+
+    def are_quiet(self, seconds: float) -> bool:
+        """Whether no line comes within that time."""
+        if b"\n" in self._held:
+            return False
+        return not select.select([self.descriptor], [], [], seconds)[0]
 
     def next(self) -> Request | None:
         """The next line; None at the end."""
@@ -321,12 +345,13 @@ def _refuse_in_python(work: Path) -> None:
 
 def _load(others: dict[str, str]) -> _Setting:
     """Import what is cheap, and what the caller adds."""
+    sys.modules["torch"] = None  # type: ignore[assignment]  # spaCy imports it where it is, and needs nothing of it
     import charset_normalizer
     import lxml.etree
 
-    from ingest.loaders import LOADERS, docx, html, loader_for
+    from ingest.loaders import LOADERS, html, loader_for
 
-    del charset_normalizer, lxml, docx, html  # wanted in memory, not by name
+    del charset_normalizer, lxml, html  # wanted in memory, not by name
     for media_type in others:
         loader_for(media_type, others)
     _touch()
@@ -347,15 +372,22 @@ def _touch() -> None:
     sniff(Path(__file__), "a.md")
 
 
+def _kind_by_name(filename: str) -> str | None:
+    """The media type with a heavy loader that a name promises. Only a hint: the fork looks at the content."""
+    from ingest.loaders import PARTITIONED
+
+    extension = Path(filename).suffix.lower().lstrip(".").replace("eml", "email")
+    return next((media_type for media_type, name in PARTITIONED.items() if name == extension), None)
+
+
 def _warm(media_type: str, setting: _Setting) -> None:
     """Import a loader and what it imports late, so that the next fork has it."""
-    from ingest.loaders import libraries_of, loader_for
+    from ingest.loaders import warm
 
+    setting.warm.add(media_type)
     if media_type in setting.loaders:
         with contextlib.suppress(ImportError):
-            loader_for(media_type, setting.loaders)
-            for library in libraries_of(media_type):
-                importlib.import_module(library)
+            warm(media_type, setting.loaders)
         gc.collect()
         gc.freeze()
 

@@ -24,8 +24,8 @@ LOADERS: Mapping[str, str] = MappingProxyType(
         sniff.DOCX: "ingest.loaders.docx:load",
         sniff.PPTX: "ingest.loaders.pptx:load",
         sniff.XLSX: "ingest.loaders.xlsx:load",
-        sniff.ODT: "ingest.loaders.odt:load",
-        sniff.EPUB: "ingest.loaders.epub:load",
+        sniff.ODT: "ingest.loaders.pandoc:load_odt",
+        sniff.EPUB: "ingest.loaders.pandoc:load_epub",
         sniff.RTF: "ingest.loaders.pandoc:load_rtf",
         sniff.RST: "ingest.loaders.pandoc:load_rst",
         sniff.ORG: "ingest.loaders.pandoc:load_org",
@@ -41,25 +41,33 @@ LOADERS: Mapping[str, str] = MappingProxyType(
         sniff.PLAIN: "ingest.loaders.text:load",
     }
 )
-NEEDS_A_PROGRAM = frozenset((sniff.RTF, sniff.RST, sniff.ORG))
+NEEDS_A_PROGRAM = frozenset((sniff.ODT, sniff.EPUB, sniff.RTF, sniff.RST, sniff.ORG))
 """Media types whose loader starts another program (pandoc); all others are denied that."""
 
-_LIBRARIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+PARTITIONED: Mapping[str, str] = MappingProxyType(
     {
-        sniff.PDF: ("pypdfium2",),
-        sniff.XLSX: ("openpyxl",),
-        sniff.MSG: ("oxmsg",),
-        sniff.EML: ("email.policy", "email.parser"),
-        sniff.RTF: ("pypandoc",),
-        sniff.RST: ("pypandoc",),
-        sniff.ORG: ("pypandoc",),
+        sniff.EML: "email",
+        sniff.MSG: "msg",
+        sniff.DOCX: "docx",
+        sniff.PPTX: "pptx",
+        sniff.XLSX: "xlsx",
+        sniff.ODT: "odt",
+        sniff.EPUB: "epub",
+        sniff.RTF: "rtf",
+        sniff.RST: "rst",
+        sniff.ORG: "org",
     }
 )
+"""Media types that a partitioner of `unstructured` reads: its name in `ingest.loaders.partition`."""
 
 
-def libraries_of(media_type: str) -> tuple[str, ...]:
-    """The packages that a loader imports when it runs; importing them ahead saves each fork from it."""
-    return _LIBRARIES.get(media_type, ())
+def warm(media_type: str, loaders: Mapping[str, str] = LOADERS) -> None:
+    """Import a loader and what it imports when it runs; done ahead, it saves each fork from it. Raises ImportError."""
+    loader_for(media_type, loaders)
+    if media_type in PARTITIONED:
+        importlib.import_module("ingest.loaders.partition").warm(PARTITIONED[media_type])
+    elif media_type == sniff.PDF:
+        importlib.import_module("pypdfium2")
 
 
 def loader_for(media_type: str, loaders: Mapping[str, str] = LOADERS) -> Loader:

@@ -31,6 +31,7 @@ class Archive:
             ) from error
         if len(self._zip.filelist) > MAX_ENTRIES:
             raise DocumentFailure("too_large", f"The file holds more than {MAX_ENTRIES} parts.")
+        self.listing = tuple(dict.fromkeys(entry.filename for entry in self._zip.filelist if not entry.is_dir()))
         self.names = frozenset(entry.filename for entry in self._zip.filelist)
 
     def read(self, name: str) -> bytes | None:
@@ -41,8 +42,7 @@ class Archive:
         if not name:
             return None
         entry = self._zip.getinfo(name)
-        if entry.flag_bits & 1:
-            raise DocumentFailure("encrypted", "The file is protected by a password. Save it without one.")
+        _refuse_encrypted(entry)
         _refuse_bomb(entry)
         try:
             with self._zip.open(entry) as part:
@@ -55,9 +55,14 @@ class Archive:
             raise DocumentFailure("too_large", f"The part {name!r} expands to more than {MAX_PART_BYTES >> 20} MiB.")
         return data
 
-    def check_size(self, name: str) -> None:
-        """Raise DocumentFailure `too_large` where a part would expand without measure (for readers of their own)."""
-        _refuse_bomb(self._zip.getinfo(name))
+    def check_all(self) -> None:
+        """Raise DocumentFailure where a part is encrypted or would expand without measure.
+
+        For libraries that read the file by themselves.
+        """
+        for entry in self._zip.filelist:
+            _refuse_encrypted(entry)
+            _refuse_bomb(entry)
 
     def xml(self, name: str) -> Element | None:
         """The root element of an XML part; None where the part is absent."""
@@ -126,6 +131,11 @@ def core_properties(archive: Archive) -> dict[str, str]:
     names = {"title": "title", "creator": "author", "created": "date", "subject": "subject", "keywords": "keywords"}
     values = {local(child): (child.text or "").strip() for child in root} if root is not None else {}
     return {ours: values[theirs] for theirs, ours in names.items() if values.get(theirs)}
+
+
+def _refuse_encrypted(entry: zipfile.ZipInfo) -> None:
+    if entry.flag_bits & 1:
+        raise DocumentFailure("encrypted", "The file is protected by a password. Save it without one.")
 
 
 def _refuse_bomb(entry: zipfile.ZipInfo) -> None:

@@ -1,7 +1,8 @@
-"""EML and MHTML: headers, then the body in the form that says more, then the names of attachments."""
+"""EML and MHTML: headers, then the body by `unstructured`, then the names of attachments."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from email import policy
 from email.errors import HeaderParseError
@@ -9,25 +10,31 @@ from email.header import decode_header
 from email.message import Message
 from email.parser import BytesParser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ingest.decoding import decode
 from ingest.document import ParsedDocument
+from ingest.failures import DocumentFailure
 from ingest.loaders.building import DocumentBuilder, one_line
-from ingest.loaders.html import add_html, declared_encoding
+from ingest.loaders.html import declared_encoding
+from ingest.loaders.partition import add_elements, partition
 
-_HEADERS = ("Subject", "From", "To", "Cc", "Date")
+if TYPE_CHECKING:
+    from unstructured.documents.elements import Element
+
 _MUCH_MORE = 2
+_HEADERS = ("Subject", "From", "To", "Cc", "Date")
 
 
 def load(path: Path, filename: str) -> ParsedDocument:  # noqa: ARG001 (a loader's signature)
     """Attachments are named, never opened."""
-    with path.open("rb") as file:
-        message = BytesParser(policy=policy.compat32).parse(file)
+    data = path.read_bytes()
+    message = BytesParser(policy=policy.compat32).parsebytes(data)
     headers = {name: header(message, name) for name in _HEADERS}
     builder = DocumentBuilder()
     add_headers(builder, headers)
-    plain, html, attachments = _parts(message)
-    add_body(builder, plain, html)
+    bodies, attachments = _parts(message)
+    add_elements(builder, _body(data) or _each(bodies))
     add_attachments(builder, attachments)
     metadata = {"author": headers["From"], "date": headers["Date"], "subject": headers["Subject"]}
     return builder.build("message/rfc822", title=headers["Subject"], metadata=metadata)
@@ -57,18 +64,6 @@ def add_headers(builder: DocumentBuilder, headers: dict[str, str]) -> None:
     builder.add("paragraph", "\n".join(f"{name}: {value}" for name, value in headers.items() if value))
 
 
-def add_body(builder: DocumentBuilder, plain: str, html: str) -> None:
-    """The plain form, unless the other one says much more (a stub that says "open this in a browser")."""
-    formatted = DocumentBuilder()
-    if html.strip():
-        add_html(formatted, html)
-    if plain.strip() and len(formatted) < _MUCH_MORE * len(plain.strip()):
-        for paragraph in plain.replace("\r\n", "\n").split("\n\n"):
-            builder.add("paragraph", paragraph)
-    elif html.strip():
-        add_html(builder, html)
-
-
 def add_attachments(builder: DocumentBuilder, names: Iterable[str]) -> None:
     """One block that names them, where there are any."""
     wanted = [one_line(name)[:200] for name in names]
@@ -76,10 +71,36 @@ def add_attachments(builder: DocumentBuilder, names: Iterable[str]) -> None:
         builder.add("paragraph", "Attachments: " + ", ".join(name for name in wanted if name))
 
 
-def _parts(message: Message) -> tuple[str, str, list[str]]:
-    """The plain text, the HTML, and the names of attachments, of all parts together."""
-    plain: list[str] = []
-    html: list[str] = []
+def _body(data: bytes) -> list[Element]:
+    """The plain form, unless the other says much more (a stub that says "open this in a browser")."""
+    plain, rich = _form(data, "text/plain"), _form(data, "text/html")
+    return rich if _length(rich) > _MUCH_MORE * _length(plain) else plain
+
+
+def _form(data: bytes, wanted: str) -> list[Element]:
+    """The body as `unstructured` finds it, in that form where there is one; none where it stumbles."""
+    try:
+        return partition("email", io.BytesIO(data), content_source=wanted, process_attachments=False)
+    except DocumentFailure:
+        return []
+
+
+def _length(elements: list[Element]) -> int:
+    return sum(len(element.text or "") for element in elements)
+
+
+def _each(bodies: list[tuple[str, str]]) -> list[Element]:
+    """The elements of each part that holds text, for messages of an unusual shape (a saved web page, a digest)."""
+    found: list[Element] = []
+    for kind, text in bodies:
+        if text.strip():
+            found += partition("html" if kind == "text/html" else "text", None, text=text)
+    return found
+
+
+def _parts(message: Message) -> tuple[list[tuple[str, str]], list[str]]:
+    """The parts that hold text, each as its type and text, and the names of attachments."""
+    bodies: list[tuple[str, str]] = []
     attachments: list[str] = []
     skip: set[int] = set()
     for part in message.walk():
@@ -90,11 +111,9 @@ def _parts(message: Message) -> tuple[str, str, list[str]]:
         if name or part.get_content_disposition() == "attachment" or part.get_content_maintype() == "message":
             attachments.append(name or kind)
             skip.update(id(inner) for inner in part.walk())
-        elif kind == "text/html":
-            html.append(_text(part))
         elif kind.startswith("text/") and kind != "text/css":
-            plain.append(_text(part))
-    return "\n\n".join(plain), "\n".join(html), attachments
+            bodies.append((kind, _text(part)))
+    return bodies, attachments
 
 
 def _filename(part: Message) -> str:

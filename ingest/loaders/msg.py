@@ -1,4 +1,4 @@
-"""MSG (Outlook), by python-oxmsg."""
+"""MSG (Outlook): headers by python-oxmsg, the body by `unstructured`, which leaves headers out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ingest.document import ParsedDocument
 from ingest.loaders.building import DocumentBuilder
-from ingest.loaders.mail import add_attachments, add_body, add_headers
+from ingest.loaders.mail import add_attachments, add_headers
+from ingest.loaders.partition import add_elements, partition
 
 
 def load(path: Path, filename: str) -> ParsedDocument:  # noqa: ARG001 (a loader's signature)
@@ -23,7 +24,8 @@ def load(path: Path, filename: str) -> ParsedDocument:  # noqa: ARG001 (a loader
     }
     builder = DocumentBuilder()
     add_headers(builder, headers)
-    add_body(builder, message.body or "", message.html_body or "")
+    with path.open("rb") as file:
+        add_elements(builder, partition("msg", file, process_attachments=False))
     add_attachments(builder, (_name(attachment.file_name) for attachment in message.attachments))
     metadata = {"author": headers["From"], "date": headers["Date"], "subject": headers["Subject"]}
     return builder.build("application/vnd.ms-outlook", title=headers["Subject"], metadata=metadata)

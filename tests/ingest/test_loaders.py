@@ -290,18 +290,64 @@ def rc4(key: bytes, data: bytes) -> bytes:
 # Office
 
 WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+RELATIONS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 
 
-def docx(body: str, *, namespace: str = WORD, head: str = "") -> bytes:
+def relations(**targets: str) -> str:
+    """The parts that another part points to, kind by kind, a kind its own identifier."""
+    lines = "".join(
+        f'<Relationship Id="{kind}" Type="{RELATIONS}/{kind.rstrip("0123456789")}" Target="{target}"/>'
+        for kind, target in targets.items()
+    )
+    return (
+        f'<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">{lines}</Relationships>'
+    )
+
+
+def content_types(**parts: str) -> str:
+    """Of an Office package: a part's name to the last words of its type."""
+    office = "application/vnd.openxmlformats-officedocument"
+    overrides = "".join(
+        f'<Override PartName="/{name.replace("__", "/")}.xml" ContentType="{office}.{kind}+xml"/>'
+        for name, kind in parts.items()
+    )
+    kinds = "application/vnd.openxmlformats-package.relationships+xml"
+    defaults = f'<Default Extension="rels" ContentType="{kinds}"/><Default Extension="xml" ContentType="text/xml"/>'
+    space = "http://schemas.openxmlformats.org/package/2006/content-types"
+    return f'<Types xmlns="{space}">{defaults}{overrides}</Types>'
+
+
+def docx(body: str, *, strict: bool = False, head: str = "", footnotes: str = "") -> bytes:
     styles = (
-        '<w:style w:styleId="H2"><w:name w:val="heading 2"/></w:style>'
-        '<w:style w:styleId="Mine"><w:name w:val="Mine"/><w:basedOn w:val="H2"/></w:style>'
+        '<w:style w:type="paragraph" w:styleId="H2"><w:name w:val="heading 2"/></w:style>'
+        '<w:style w:type="paragraph" w:styleId="Mine"><w:name w:val="Mine"/><w:basedOn w:val="H2"/></w:style>'
     )
-    return zipped(
-        word__document_dot_xml=f'{head}<w:document xmlns:w="{namespace}"><w:body>{body}</w:body></w:document>',
-        word__styles_dot_xml=f'<w:styles xmlns:w="{namespace}">{styles}</w:styles>',
-        docProps__core_dot_xml='<p xmlns:dc="x"><dc:title>Core title</dc:title><dc:creator>Ada</dc:creator></p>',
-    )
+    core = "http://schemas.openxmlformats.org/package/2006/metadata/core-properties"
+    parts = {
+        "_rels___dot_rels": relations(officeDocument="word/document.xml"),
+        "word__document_dot_xml": f'{head}<w:document xmlns:w="{WORD}"><w:body>{body}</w:body></w:document>',
+        "word___rels__document_dot_xml_dot_rels": relations(styles="styles.xml", footnotes="footnotes.xml"),
+        "word__styles_dot_xml": f'<w:styles xmlns:w="{WORD}">{styles}</w:styles>',
+        "word__footnotes_dot_xml": f'<w:footnotes xmlns:w="{WORD}">{footnotes}</w:footnotes>',
+        "docProps__core_dot_xml": (
+            f'<p xmlns="{core}" xmlns:dc="http://purl.org/dc/elements/1.1/">'
+            "<dc:title>Core title</dc:title><dc:creator>Ada</dc:creator></p>"
+        ),
+    }
+    if strict:  # the same parts, their namespaces by the other scheme
+        other = {"wordprocessingml/2006": "wordprocessingml", "officeDocument/2006": "officeDocument"}
+        for name, part in parts.items():
+            for ours, theirs in other.items():
+                part = part.replace(
+                    f"http://schemas.openxmlformats.org/{ours}/", f"http://purl.oclc.org/ooxml/{theirs}/"
+                )
+            parts[name] = part
+    main = "wordprocessingml.document.main"
+    types = content_types(word__document=main, word__styles="wordprocessingml.styles")
+    buffer = io.BytesIO(zipped(**parts))
+    with zipfile.ZipFile(buffer, "a") as package:
+        package.writestr("[Content_Types].xml", types)
+    return buffer.getvalue()
 
 
 def paragraph(text: str, properties: str = "") -> str:
@@ -323,11 +369,14 @@ def test_docx_structure(tmp_path: Path) -> None:
         + "</w:sdtContent></w:sdt><w:p><w:r><w:br w:type='page'/></w:r></w:p><w:tbl>"
         + f"<w:tr>{cell.format(paragraph('Name'))}{cell.format(paragraph('Size'))}</w:tr>"
         + f"<w:tr>{cell.format(paragraph('A'))}{cell.format(paragraph('1') + paragraph('2'))}</w:tr></w:tbl>"
-        + "<w:p><w:r><w:pict><w:txbxContent>"
+        + "<w:p><w:r><w:t>Anchor</w:t></w:r><w:r><w:pict><w:txbxContent>"
         + paragraph("In a box")
         + "</w:txbxContent></w:pict></w:r></w:p>"
+        + "<w:p><w:r><w:t>So</w:t></w:r><m:oMath xmlns:m='m'><m:r><m:t>x=</m:t></m:r><m:f><m:num><m:r><m:t>1</m:t>"
+        + "</m:r></m:num><m:den><m:r><m:t>2</m:t></m:r></m:den></m:f></m:oMath></w:p>"
     )
-    document = parse(tmp_path, "a.docx", docx(body))
+    notes = f"<w:footnote w:type='separator'>{paragraph('HIDDEN')}</w:footnote><w:footnote>{paragraph('A note')}"
+    document = parse(tmp_path, "a.docx", docx(body, footnotes=f"{notes}</w:footnote>"))
     assert (document.title, document.metadata["author"]) == ("Core title", "Ada")
     assert blocks(document) == [
         ("heading", 2, "Section"),
@@ -335,14 +384,27 @@ def test_docx_structure(tmp_path: Path) -> None:
         ("list", 0, "- one\n  - two"),
         ("paragraph", 0, "In a control"),
         ("table", 0, "Name | Size\nA | 1 2"),
+        ("paragraph", 0, "Anchor"),
         ("paragraph", 0, "In a box"),
+        ("paragraph", 0, "So x=1/2"),
+        ("paragraph", 0, "A note"),
     ]
-    assert [block.page for block in document.blocks] == [1, 1, 1, 1, 2, 2]
+    assert [block.page for block in document.blocks[:6]] == [1, 1, 1, 1, 2, 2]
 
 
 def test_docx_strict_variant(tmp_path: Path) -> None:
-    strict = docx(paragraph("Strict text"), namespace="http://purl.oclc.org/ooxml/wordprocessingml/main")
+    strict = docx(paragraph("Strict text"), strict=True)
+    assert b"purl.oclc.org" in zipfile.ZipFile(io.BytesIO(strict)).read("word/document.xml")
     assert parse(tmp_path, "a.docx", strict).text == "Strict text"
+
+
+def test_unstructured_gets_no_model_and_guesses_no_headings(tmp_path: Path) -> None:
+    """Without its own model it would take any short line for a title; with it, it would have downloaded it."""
+    from unstructured.nlp import tokenize
+
+    body = paragraph("Quarterly Results") + paragraph("Short Line In Capitals")
+    assert [kind for kind, _, _ in blocks(parse(tmp_path, "a.docx", docx(body)))] == ["paragraph", "paragraph"]
+    assert tokenize._get_nlp().pipe_names == ["sentencizer"]
 
 
 def test_entities_stay_inert(tmp_path: Path) -> None:
@@ -366,31 +428,35 @@ def test_zip_bombs_and_wrong_parts(tmp_path: Path) -> None:
 
 
 def test_pptx(tmp_path: Path) -> None:
-    def shape(kind: str, *texts: str) -> str:
-        lines = "".join(f"<a:p><a:r><a:t>{text}</a:t></a:r></a:p>" for text in texts)
-        return f'<p:sp><p:nvSpPr><p:nvPr><p:ph type="{kind}"/></p:nvPr></p:nvSpPr><p:txBody>{lines}</p:txBody></p:sp>'
+    from pptx import Presentation
+    from pptx.chart.data import CategoryChartData
+    from pptx.enum.chart import XL_CHART_TYPE
 
-    space = 'xmlns:p="p" xmlns:a="a" xmlns:r="http://schemas.openxmlformats.org/officeDocument/2006/relationships"'
-    relation = '<Relationship Id="{}" Type="x/{}" Target="{}"/>'
-    slide = f"<p:sld {space}><p:cSld><p:spTree>{{}}</p:spTree></p:cSld></p:sld>"
-    data = zipped(
-        ppt__presentation_dot_xml=f'<p:presentation {space}><p:sldId r:id="b"/><p:sldId r:id="a"/></p:presentation>',
-        ppt___rels__presentation_dot_xml_dot_rels=(
-            f"<R>{relation.format('a', 'slide', 's1.xml')}{relation.format('b', 'slide', 's2.xml')}</R>".replace(
-                "<R>", '<R xmlns="r">'
-            )
-        ),
-        ppt__s1_dot_xml=slide.format(shape("body", "Second slide")),
-        ppt__s2_dot_xml=slide.format(shape("body", "one", "two") + shape("title", "Welcome") + shape("sldNum", "7")),
-    )
-    document = parse(tmp_path, "a.pptx", data)
+    show = Presentation()
+    first = show.slides.add_slide(show.slide_layouts[1])
+    first.shapes.title.text = "Welcome"
+    first.placeholders[1].text_frame.text = "It is good to see you all here today."
+    first.notes_slide.notes_text_frame.text = "Smile."
+    second = show.slides.add_slide(show.slide_layouts[6])
+    table = second.shapes.add_table(2, 2, 0, 0, 9144000, 914400).table
+    for row, column, text in ((0, 0, "Name"), (0, 1, "Size"), (1, 0, "A"), (1, 1, "1")):
+        table.cell(row, column).text = text
+    data = CategoryChartData()
+    data.categories = ["2019", "2020"]
+    data.add_series("Ducks", (120, 130))
+    second.shapes.add_chart(XL_CHART_TYPE.BAR_CLUSTERED, 0, 0, 9144000, 914400, data)
+    path = tmp_path / "made.pptx"
+    show.save(str(path))
+    document = parse(tmp_path, "a.pptx", path.read_bytes())
     assert document.title == "Welcome"
     assert blocks(document) == [
         ("heading", 1, "Welcome"),
-        ("list", 0, "- one\n- two"),
-        ("paragraph", 0, "Second slide"),
+        ("paragraph", 0, "It is good to see you all here today."),
+        ("paragraph", 0, "Notes: Smile."),
+        ("table", 0, "Name | Size\nA | 1"),
+        ("table", 0, "Ducks | 2019: 120 | 2020: 130"),
     ]
-    assert [block.page for block in document.blocks] == [1, 1, 2]
+    assert [block.page for block in document.blocks] == [1, 1, 1, 2, 2]
 
 
 def test_xlsx(tmp_path: Path) -> None:
@@ -412,38 +478,50 @@ def test_xlsx(tmp_path: Path) -> None:
     assert blocks(document) == [
         ("heading", 1, "Prices"),
         ("table", 0, "Name | Price | Since\nTea leaves | 2 | 2024-05-01"),
-        ("table", 0, "Alone"),
-        ("table", 0, "far"),
+        ("paragraph", 0, "Alone"),
+        ("paragraph", 0, "far"),
     ]
 
 
 def test_odt(tmp_path: Path) -> None:
+    names = "urn:oasis:names:tc:opendocument:xmlns"
     body = (
         '<t:h t:outline-level="2">Head</t:h><t:p>a<t:s t:c="2"/>b<t:line-break/>c</t:p>'
         "<t:list><t:list-item><t:p>one</t:p><t:list><t:list-item><t:p>two</t:p></t:list-item></t:list></t:list-item></t:list>"
-        "<t:table><t:table-row><t:table-cell><t:p>x</t:p></t:table-cell><t:table-cell><t:p>y</t:p></t:table-cell>"
-        "</t:table-row></t:table><t:tracked-changes><t:p>HIDDEN</t:p></t:tracked-changes>"
+        "<b:table><b:table-row><b:table-cell><t:p>x</t:p></b:table-cell><b:table-cell><t:p>y</t:p></b:table-cell>"
+        "</b:table-row></b:table><t:tracked-changes><t:p>HIDDEN</t:p></t:tracked-changes>"
     )
+    spaces = f'xmlns:o="{names}:office:1.0" xmlns:t="{names}:text:1.0" xmlns:b="{names}:table:1.0"'
+    footer = "<s:master-page><s:footer><t:p>Below</t:p></s:footer></s:master-page>"
     data = zipped(
         mimetype="application/vnd.oasis.opendocument.text",
-        content_dot_xml=f'<o:d xmlns:o="o" xmlns:t="t"><o:body><o:text>{body}</o:text></o:body></o:d>',
+        content_dot_xml=f"<o:document-content {spaces}><o:body><o:text>{body}</o:text></o:body></o:document-content>",
+        styles_dot_xml=(
+            f'<o:document-styles {spaces} xmlns:s="{names}:style:1.0"><o:font-face-decls/><o:styles/>'
+            f"<o:automatic-styles/><o:master-styles>{footer}</o:master-styles></o:document-styles>"
+        ),
     )
     assert blocks(parse(tmp_path, "a.odt", data)) == [
         ("heading", 2, "Head"),
         ("paragraph", 0, "a  b\nc"),
-        ("list", 0, "- one\n  - two"),
+        ("list", 0, "1. one\n  a. two"),
         ("table", 0, "x | y"),
+        ("paragraph", 0, "Below"),
     ]
 
 
 def test_epub_follows_the_spine(tmp_path: Path) -> None:
     page = "<html xmlns='http://www.w3.org/1999/xhtml'><head><title>x</title></head><body><h1>{}</h1></body></html>"
-    items = '<item id="a" href="a.xhtml"/><item id="b" href="b.xhtml"/>'
+    kind = "application/xhtml+xml"
+    items = f'<item id="a" href="a.xhtml" media-type="{kind}"/><item id="b" href="b.xhtml" media-type="{kind}"/>'
     package = (
-        "<package xmlns:dc='dc'><metadata><dc:title>The Book</dc:title><dc:creator>Ada</dc:creator></metadata>"
+        "<package xmlns='http://www.idpf.org/2007/opf' xmlns:dc='http://purl.org/dc/elements/1.1/'>"
+        "<metadata><dc:title>The Book</dc:title><dc:creator>Ada</dc:creator></metadata>"
         f'<manifest>{items}</manifest><spine><itemref idref="b"/><itemref idref="a"/></spine></package>'
     )
-    container = '<container><rootfiles><rootfile full-path="O/p.opf"/></rootfiles></container>'
+    space = "urn:oasis:names:tc:opendocument:xmlns:container"
+    root = '<rootfiles><rootfile full-path="O/p.opf"/></rootfiles>'
+    container = f'<container xmlns="{space}">{root}</container>'
     pages = {"O__a_dot_xhtml": page.format("Two"), "O__b_dot_xhtml": page.format("One")}
     parts = {"mimetype": "application/epub+zip", "O__p_dot_opf": package}
     buffer = io.BytesIO(zipped(**parts, **pages))

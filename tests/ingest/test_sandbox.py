@@ -232,6 +232,23 @@ def test_small_files_cost_no_import(tmp_path: Path) -> None:
     assert statistics.median(times) < 0.15
 
 
+def test_heavy_loaders_are_imported_while_idle(tmp_path: Path) -> None:
+    """No file asks for it: `unstructured` comes, with the spaCy that it needs and without torch."""
+    with ParserPool(LIMITS, tmp_path / "scratch") as pool:
+        pool.confinement()
+        process = pool._workers[0]._process
+        assert process is not None
+        maps = Path(f"/proc/{process.pid}/maps")
+        if not maps.exists():
+            pytest.skip("this system does not show which libraries a process holds")
+        assert "/spacy/" not in maps.read_text()
+        assert wait_for(lambda: "/spacy/" in maps.read_text(), seconds=60)
+        (tmp_path / "a.eml").write_text("Subject: a\nFrom: b@c.d\nTo: e@f.g\n\nIt is a body.\n")
+        assert pool.parse(tmp_path / "a.eml", "a.eml").text.endswith("It is a body.")
+        assert pool._workers[0]._process is process
+        assert "/torch/" not in maps.read_text()
+
+
 def test_limits_of_the_input(tmp_path: Path) -> None:
     with ParserPool(replace(LIMITS, file_bytes=10), tmp_path / "scratch") as pool:
         (tmp_path / "a.txt").write_text("more than ten bytes")
