@@ -22,6 +22,7 @@ import re
 import tempfile
 import time
 import unicodedata
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -248,7 +249,9 @@ def outside_counter(tokenizer: str) -> tuple[Callable[[str], int], Callable[[str
             return lambda text: len(loaded.encode(text, add_special_tokens=False).ids)
 
         return engine(False), engine(True)
-    from bpe_openai import _bindings
+    with warnings.catch_warnings():  # the package reads its tables in a way that Python is about to drop
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from bpe_openai import _bindings
 
     loaded = _bindings.tokenizer_for_encoding(tokenizer)
 
