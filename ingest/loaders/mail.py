@@ -16,7 +16,7 @@ from ingest.decoding import decode
 from ingest.document import ParsedDocument
 from ingest.failures import DocumentFailure
 from ingest.loaders.building import DocumentBuilder, one_line
-from ingest.loaders.html import declared_encoding
+from ingest.loaders.html import add_html, declared_encoding
 from ingest.loaders.partition import add_elements, partition
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ def load(path: Path, filename: str) -> ParsedDocument:  # noqa: ARG001 (a loader
     builder = DocumentBuilder()
     add_headers(builder, headers)
     bodies, attachments = _parts(message)
-    add_elements(builder, _body(data) or _each(bodies))
+    plain = "\n\n".join(text for kind, text in bodies if kind != "text/html")
+    html = "\n".join(text for kind, text in bodies if kind == "text/html")
+    add_body(builder, _plain(data, plain), html)
     add_attachments(builder, attachments)
     metadata = {"author": headers["From"], "date": headers["Date"], "subject": headers["Subject"]}
     return builder.build("message/rfc822", title=headers["Subject"], metadata=metadata)
@@ -71,31 +73,29 @@ def add_attachments(builder: DocumentBuilder, names: Iterable[str]) -> None:
         builder.add("paragraph", "Attachments: " + ", ".join(name for name in wanted if name))
 
 
-def _body(data: bytes) -> list[Element]:
-    """The plain form, unless the other says much more (a stub that says "open this in a browser")."""
-    plain, rich = _form(data, "text/plain"), _form(data, "text/html")
-    return rich if _length(rich) > _MUCH_MORE * _length(plain) else plain
+def add_body(builder: DocumentBuilder, plain: list[Element], html: str) -> None:
+    """The plain form, unless the other says much more (a stub that says "open this in a browser").
+
+    HTML is read by our own loader: `unstructured` keeps text that a sender hid from the reader.
+    """
+    formatted = DocumentBuilder()
+    if html.strip():
+        add_html(formatted, html)
+    if plain and len(formatted) <= _MUCH_MORE * sum(len(element.text or "") for element in plain):
+        add_elements(builder, plain)
+    elif html.strip():
+        add_html(builder, html)
 
 
-def _form(data: bytes, wanted: str) -> list[Element]:
-    """The body as `unstructured` finds it, in that form where there is one; none where it stumbles."""
-    try:
-        return partition("email", io.BytesIO(data), content_source=wanted, process_attachments=False)
-    except DocumentFailure:
+def _plain(data: bytes, text: str) -> list[Element]:
+    """The plain form as `unstructured` finds it; for messages of an unusual shape all `text` of their parts."""
+    if not text.strip():
         return []
-
-
-def _length(elements: list[Element]) -> int:
-    return sum(len(element.text or "") for element in elements)
-
-
-def _each(bodies: list[tuple[str, str]]) -> list[Element]:
-    """The elements of each part that holds text, for messages of an unusual shape (a saved web page, a digest)."""
-    found: list[Element] = []
-    for kind, text in bodies:
-        if text.strip():
-            found += partition("html" if kind == "text/html" else "text", None, text=text)
-    return found
+    try:
+        found = partition("email", io.BytesIO(data), content_source="text/plain", process_attachments=False)
+    except DocumentFailure:
+        found = []
+    return found or partition("text", None, text=text)
 
 
 def _parts(message: Message) -> tuple[list[tuple[str, str]], list[str]]:

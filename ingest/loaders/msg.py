@@ -1,4 +1,4 @@
-"""MSG (Outlook): headers by python-oxmsg, the body by `unstructured`, which leaves headers out."""
+"""MSG (Outlook): headers by python-oxmsg, the plain body by `unstructured`, HTML by our own loader."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ingest.document import ParsedDocument
 from ingest.loaders.building import DocumentBuilder
-from ingest.loaders.mail import add_attachments, add_headers
-from ingest.loaders.partition import add_elements, partition
+from ingest.loaders.mail import add_attachments, add_body, add_headers
+from ingest.loaders.partition import partition
 
 
 def load(path: Path, filename: str) -> ParsedDocument:  # noqa: ARG001 (a loader's signature)
@@ -24,8 +24,8 @@ def load(path: Path, filename: str) -> ParsedDocument:  # noqa: ARG001 (a loader
     }
     builder = DocumentBuilder()
     add_headers(builder, headers)
-    with path.open("rb") as file:
-        add_elements(builder, partition("msg", file, process_attachments=False))
+    body = (message.body or "").strip()
+    add_body(builder, partition("text", None, text=body) if body else [], message.html_body or "")
     add_attachments(builder, (_name(attachment.file_name) for attachment in message.attachments))
     metadata = {"author": headers["From"], "date": headers["Date"], "subject": headers["Subject"]}
     return builder.build("application/vnd.ms-outlook", title=headers["Subject"], metadata=metadata)

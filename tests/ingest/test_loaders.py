@@ -556,6 +556,15 @@ def test_mail_whose_plain_form_is_a_stub(tmp_path: Path) -> None:
     assert "Real news." in parse(tmp_path, "a.eml", mail.as_bytes()).text
 
 
+def test_mail_hides_what_its_reader_does_not_see(tmp_path: Path) -> None:
+    mail = EmailMessage()
+    mail["Subject"], mail["From"] = "News", "a@b.c"
+    mail.set_content("<html><body><p>Seen.</p><p style='display:none'>HIDDEN</p></body></html>", subtype="html")
+    text = parse(tmp_path, "a.eml", mail.as_bytes()).text
+    assert "Seen." in text
+    assert "HIDDEN" not in text
+
+
 # Data
 
 
