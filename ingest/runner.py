@@ -83,6 +83,8 @@ class Runner:
                     self._look()
                 except RagError as error:
                     log.warning("looking for work failed: %s", error)
+                except Exception:  # of DBOS's database, say: what waits must not wait for a restart
+                    log.exception("looking for work failed")
                 self._backend.work_waiting.wait(LOOK_EVERY)
         except Exception:
             log.exception("the job runner stopped")
@@ -124,22 +126,14 @@ class Runner:
 
     def _ingest(self, batch: str) -> None:
         """The workflow: three steps, each harmless to repeat."""
-        from dbos import DBOS, StepOptions
+        from dbos import DBOS
 
-        patient: StepOptions = {
-            "name": "embed",
-            "retries_allowed": True,
-            "max_attempts": 7,
-            "interval_seconds": 0.5,
-            "backoff_rate": 2.0,
-            "should_retry": is_passing,
-        }
         with self._lock:
             self._running.add(batch)
         try:
-            DBOS.run_step({"name": "prepare"}, self._pipeline.prepare, batch)
-            DBOS.run_step(patient, self._pipeline.embed, batch)
-            DBOS.run_step({"name": "publish"}, self._pipeline.publish, batch)
+            self._step("prepare", self._pipeline.prepare, batch)
+            self._step("embed", self._pipeline.embed, batch)
+            self._step("publish", self._pipeline.publish, batch)
         except Exception as error:  # every document ends, whatever happened
             if self._stop.is_set():
                 # With its database closed, DBOS cannot record an end: the workflow stays to be resumed.
@@ -151,6 +145,28 @@ class Runner:
             with self._lock:
                 self._running.discard(batch)
             self._backend.work_waiting.set()
+
+    def _step(self, name: str, work: Callable[[str], None], batch: str) -> None:
+        from dbos import DBOS, StepOptions
+
+        def step() -> None:
+            try:
+                work(batch)
+            except Exception:
+                if self._stop.is_set():
+                    # Recorded as the step's result it would be raised again at each resumption.
+                    self._let_go.wait(STOP_WITHIN)
+                raise
+
+        patient: StepOptions = {
+            "name": name,
+            "retries_allowed": True,
+            "max_attempts": 7,
+            "interval_seconds": 0.5,
+            "backoff_rate": 2.0,
+            "should_retry": is_passing,
+        }
+        DBOS.run_step(patient, step)
 
     def _look(self) -> None:
         """Start what waits, as far as there is room, and deal with batches whose workflow died."""
@@ -185,8 +201,13 @@ class Runner:
         assert self._workflow is not None
         with self._lock:
             self._running.add(batch)
-        with SetWorkflowID(batch):
-            DBOS.start_workflow(self._workflow, batch)
+        try:
+            with SetWorkflowID(batch):
+                DBOS.start_workflow(self._workflow, batch)
+        except BaseException:
+            with self._lock:
+                self._running.discard(batch)
+            raise
 
     def _revive(self, batch: str) -> None:
         from dbos import DBOS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,19 @@ import sqlalchemy as sa
 from indexes.errors import NotThere, TryLater
 from ingest import intake
 from ingest.pipeline import Pipeline
+from ingest.runner import Runner
 from rag.catalog import documents, schema
 from rag.catalog.records import Store
 from rag.embedders.toy import ToyEmbedder
 from rag.retrieve import SearchOptions, retrieve
 from tests.backends import add_text, all_documents, open_backend, toy_settings, wait_until_idle
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_good_and_bad_files_end_each_in_its_own_way(tmp_path: Path) -> None:
@@ -169,6 +178,48 @@ def test_stopping_in_the_middle_fails_nothing(tmp_path: Path) -> None:
             assert not states & {"failed", "cancelled"}
     with open_backend(settings) as backend:
         wait_until_idle(backend)
+        assert {d.state for d in all_documents(backend, store).values()} == {"completed"}
+
+
+def test_a_step_that_stopping_broke_off_is_resumed_not_its_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = toy_settings(tmp_path)
+    with open_backend(settings, jobs=False) as backend:
+        store = intake.create_store(backend, "s")
+        add_text(backend, store, "a.txt", "A text about grebes.")
+        runner = Runner(backend)
+        real = Pipeline.prepare
+        monkeypatch.setattr(Pipeline, "prepare", lambda self, batch: runner._stop.wait() and real(self, batch))
+        wait_for(lambda: bool(runner._running))
+        # The runner's own thread, asleep, is slower to stop than the step.
+        runner._stop.set()
+        time.sleep(0.1)
+        runner.close()
+        monkeypatch.undo()
+    with open_backend(settings) as backend:
+        wait_until_idle(backend)
+        assert {d.state for d in all_documents(backend, store).values()} == {"completed"}
+
+
+def test_a_fault_in_starting_a_workflow_does_not_end_the_runner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dbos import DBOS
+
+    faults = iter(range(5))
+    real = DBOS.start_workflow
+
+    def faulty(*given: object) -> object:
+        if next(faults, None) is not None:
+            raise sa.exc.OperationalError("INSERT", None, Exception("database or disk is full"))
+        return real(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DBOS, "start_workflow", faulty)
+    with open_backend(toy_settings(tmp_path)) as backend:
+        store = intake.create_store(backend, "s")
+        add_text(backend, store, "a.txt", "A text about coots.")
+        wait_until_idle(backend, 20.0)
         assert {d.state for d in all_documents(backend, store).values()} == {"completed"}
 
 
