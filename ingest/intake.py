@@ -101,10 +101,15 @@ def upload(backend: Backend, filename: str, purpose: str, pieces: Iterable[bytes
 
 
 def attach(backend: Backend, store: Store, new: Sequence[NewDocument]) -> list[Document]:
-    """Put files into a store, all or none, and queue them. Returns their documents in the same order."""
+    """Put files into a store, all or none, and queue them. Returns their documents in the same order.
+
+    Raises NotThere when the store or a file has been deleted meanwhile.
+    """
     with backend.database.write() as connection:
+        stores.get_store(connection, store.tenant, store.public_id)
         put = []
         for item in new:
+            files.get_file(connection, item.file.tenant, item.file.public_id)
             source = item.source or item.file.public_id
             put.append(documents.put_document(connection, store, item.file, source, item.attributes))
             if item.owned:

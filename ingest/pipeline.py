@@ -179,6 +179,11 @@ class Pipeline:
         for start in range(0, len(order), EMBED_AT_ONCE):
             self._go_on()
             keys = order[start : start + EMBED_AT_ONCE]
+            with self._backend.database.read() as connection:
+                held = vectors.wanted_keys(connection, tenant, keys)
+            keys = [key for key in keys if key in held]
+            if not keys:
+                continue
             rows = embedder.embed_documents([wanted[key][0] for key in keys])
             tally: dict[int, list[int]] = {}
             for key in keys:
@@ -187,7 +192,10 @@ class Pipeline:
                 counted[1] += 1
                 counted[2] += embedder.tokenizer.count(text)
             with self._backend.database.write() as connection:
-                vectors.put_vectors(connection, space, tenant, keys, rows)
+                # A document deleted meanwhile was purged already: nothing would ever remove its vectors.
+                held = vectors.wanted_keys(connection, tenant, keys)
+                kept = [i for i, key in enumerate(keys) if key in held]
+                vectors.put_vectors(connection, space, tenant, [keys[i] for i in kept], rows[kept])
                 documents.add_progress(connection, tally)
 
     def _go_on(self, cause: BaseException | None = None) -> None:

@@ -10,6 +10,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,10 +87,13 @@ class BlobFolder:
             for start in range(0, len(found), 500):
                 yield found[start : start + 500]
 
-    def sweep_incoming(self) -> None:
-        """Remove what a crash left half written. Call it when no other process writes."""
+    def sweep_incoming(self, older_than: float = 3600.0) -> None:
+        """Remove what a crash left half written: what has not grown for so many seconds, as others may be writing."""
+        before = time.time() - older_than
         for left in (self._folder / "incoming").iterdir():
-            left.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if left.stat().st_mtime < before:
+                    left.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -75,7 +75,8 @@ def put_version(
     values = {
         "document_id": document.id,
         "store_id": document.store_id,
-        "file_id": document.file_id,
+        # Not the file that the caller read: one with the same bytes may have taken its place meanwhile.
+        "file_id": sa.select(schema.documents.c.file_id).where(schema.documents.c.id == document.id).scalar_subquery(),
         "attempt": document.attempt,
         "title": title,
         "media_type": media_type,

@@ -46,6 +46,13 @@ def put_document(
         if attributes is not None and dict(attributes) != dict(found.attributes):
             set_attributes(connection, found, attributes)
         connection.execute(sa.update(schema.documents).where(_documents.id == found.id).values(file_id=file.id))
+        if same:
+            # What answers goes by the new file too: the old one may be deleted.
+            versions = schema.versions
+            mine = sa.and_(versions.c.document_id == found.id, versions.c.file_id == found.file_id)
+            connection.execute(
+                sa.update(versions).where(mine, versions.c.retired_seq.is_(None)).values(file_id=file.id)
+            )
         if not same or found.state in ("failed", "cancelled"):
             _restart(connection, found.id, "queued")
     document = find_document(connection, store.id, source)

@@ -56,8 +56,13 @@ def purge_version(connection: Connection, version_id: int) -> str | None:
 
 def unused_texts(connection: Connection, keys: Sequence[str]) -> list[str]:
     """Which of these parsed texts no version needs any more."""
-    query = sa.select(_versions.text_blob).where(_versions.text_blob.in_(keys), _versions.purged == sa.false())
-    return sorted(set(keys) - set(connection.execute(query).scalars()))
+    unused = set(keys)
+    for start in range(0, len(keys), 5_000):
+        query = sa.select(_versions.text_blob).where(
+            _versions.text_blob.in_(keys[start : start + 5_000]), _versions.purged == sa.false()
+        )
+        unused.difference_update(connection.execute(query).scalars())
+    return sorted(unused)
 
 
 def prune_log(connection: Connection, store_id: int, seq: int, kept: int = KEPT_CHANGES) -> None:

@@ -103,14 +103,20 @@ def delete_store(connection: Connection, store: Store) -> list[str]:
 
 
 def next_seq(connection: Connection, store_id: int) -> int:
-    """The next number of the store's change log. Taking it makes numbers commit-ordered."""
+    """The next number of the store's change log. Taking it makes numbers commit-ordered.
+
+    Raises NotThere when the store is gone.
+    """
     statement = (
         sa.update(schema.stores)
         .where(schema.stores.c.id == store_id)
         .values(seq=schema.stores.c.seq + 1, last_active_at=int(time.time()))
         .returning(schema.stores.c.seq)
     )
-    return int(connection.execute(statement).scalar_one())
+    seq = connection.execute(statement).scalar()
+    if seq is None:
+        raise NotThere("The vector store was deleted meanwhile.", code="vector_store_not_found")
+    return int(seq)
 
 
 def current_seq(connection: Connection, store_id: int) -> int | None:

@@ -34,6 +34,18 @@ def missing_keys(connection: Connection, space_id: int, tenant: str, keys: Seque
     return missing
 
 
+def wanted_keys(connection: Connection, tenant: str, keys: Sequence[bytes]) -> set[bytes]:
+    """Which of these texts a chunk still holds."""
+    chunks = schema.chunks.c
+    wanted: set[bytes] = set()
+    for start in range(0, len(keys), KEYS_A_QUERY):
+        query = sa.select(chunks.embedding_key).where(
+            chunks.tenant == tenant, chunks.embedding_key.in_(keys[start : start + KEYS_A_QUERY])
+        )
+        wanted.update(connection.execute(query).scalars())
+    return wanted
+
+
 def put_vectors(
     connection: Connection, space_id: int, tenant: str, keys: Sequence[bytes], rows: NDArray[np.float32]
 ) -> None:

@@ -16,7 +16,7 @@ from ingest import intake
 from ingest.pipeline import Pipeline
 from ingest.runner import Runner
 from rag.catalog import documents, schema
-from rag.catalog.records import Store
+from rag.catalog.records import Document, Store
 from rag.embedders.toy import ToyEmbedder
 from rag.retrieve import SearchOptions, retrieve
 from tests.backends import add_text, all_documents, open_backend, toy_settings, wait_until_idle
@@ -221,6 +221,42 @@ def test_a_fault_in_starting_a_workflow_does_not_end_the_runner(
         add_text(backend, store, "a.txt", "A text about coots.")
         wait_until_idle(backend, 20.0)
         assert {d.state for d in all_documents(backend, store).values()} == {"completed"}
+
+
+def test_a_document_deleted_while_it_is_embedded_leaves_no_vectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ToyEmbedder.embed_documents
+    gone: list[Document] = []
+
+    def deleting(self: ToyEmbedder, texts: object) -> object:
+        intake.delete_documents(backend, gone[:1])
+        return real(self, texts)  # type: ignore[arg-type]
+
+    with open_backend(toy_settings(tmp_path), jobs=False) as backend:
+        store = intake.create_store(backend, "s")
+        monkeypatch.setattr(ToyEmbedder, "embed_documents", deleting)
+        gone.append(add_text(backend, store, "a.txt", "A text about rails."))
+        add_text(backend, store, "b.txt", "A text about crakes.")
+        runner = Runner(backend)
+        wait_until_idle(backend)
+        runner.close()
+        with backend.database.read() as connection:
+            held = connection.execute(sa.select(sa.func.count()).select_from(schema.vectors)).scalar_one()
+        assert held == 1
+
+
+def test_a_file_or_store_deleted_before_it_is_attached_is_not_there(tmp_path: Path) -> None:
+    with open_backend(toy_settings(tmp_path), jobs=False) as backend:
+        store = intake.create_store(backend, "s")
+        file = intake.upload(backend, "a.txt", "assistants", [b"A text."])
+        other = intake.upload(backend, "b.txt", "assistants", [b"A text."])
+        intake.delete_file(backend, file)
+        with pytest.raises(NotThere, match="file"):
+            intake.attach(backend, store, [intake.NewDocument(file)])
+        intake.delete_store(backend, store)
+        with pytest.raises(NotThere, match="vector store"):
+            intake.attach(backend, store, [intake.NewDocument(other)])
 
 
 def test_an_embedder_that_is_down_is_tried_again_and_then_given_up(

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from indexes.errors import ChangeRequest, NotThere, TryLater
-from rag.blobs import StoredBlob
+from rag.blobs import BlobFolder, StoredBlob
 from rag.catalog import changes, chunks, documents, files, purge, schema, stores, vectors
 from rag.catalog.chunks import NewChunk
 from rag.catalog.database import Database, open_database
@@ -259,6 +259,53 @@ def test_an_isolated_document_goes_alone(database: Database, store: Store) -> No
         documents.claim_batch(connection, "1", 3, 100)
         assert documents.isolate(connection, ids[1], 1)
         assert documents.claim_batch(connection, "2", 3, 100) == [ids[1]]
+
+
+def test_the_same_bytes_again_let_the_first_file_go(database: Database, store: Store) -> None:
+    document = put(database, store, "a", blob="1" * 64)
+    complete(database, document, ["text"])
+    again = put(database, store, "a", blob="1" * 64)
+    assert again.state == "completed"
+    at_work = put(database, store, "b", blob="2" * 64)
+    put(database, store, "b", blob="2" * 64)
+    complete(database, at_work, ["other text"])
+    with database.write() as connection:
+        for old in (document, at_work):
+            files.drop_file(connection, files.get_file(connection, TENANT, old.file_public_id))
+        shown = chunks.visible_chunks(connection, range(1, 10))
+    now = {reload(database, document).file_public_id, reload(database, at_work).file_public_id}
+    assert {chunk.file_id for chunk in shown.values()} == now
+    assert len(shown) == 2
+
+
+def test_a_change_in_a_store_that_is_gone_says_so(database: Database, store: Store) -> None:
+    document = put(database, store, "a")
+    with database.write() as connection:
+        stores.delete_store(connection, store)
+    with pytest.raises(NotThere), database.write() as connection:
+        documents.delete_document(connection, document)
+    with pytest.raises(NotThere), database.write() as connection:
+        documents.set_attributes(connection, document, {"a": 1})
+
+
+def test_more_texts_than_a_query_has_parameters(database: Database) -> None:
+    keys = [f"{i:064x}" for i in range(260_000)]
+    with database.read() as connection:
+        assert len(purge.unused_texts(connection, keys)) == len(keys)
+
+
+def test_what_another_process_is_writing_is_not_swept(tmp_path: Path) -> None:
+    blobs = BlobFolder(tmp_path)
+
+    def pieces() -> Iterator[bytes]:
+        yield b"one"
+        BlobFolder(tmp_path).sweep_incoming()
+        yield b"two"
+
+    assert blobs.path(blobs.put(pieces()).key).read_bytes() == b"onetwo"
+    (tmp_path / "incoming" / "left").write_bytes(b"half")
+    blobs.sweep_incoming(older_than=-1.0)
+    assert not list((tmp_path / "incoming").iterdir())
 
 
 def test_a_log_that_was_pruned_says_so(database: Database, store: Store) -> None:
