@@ -66,10 +66,9 @@ def _scaled(scores: NDArray[np.float32], proposed: NDArray[np.bool_]) -> NDArray
     if not proposed.any():
         return np.zeros(len(scores))
     low, high = float(scores[proposed].min()), float(scores[proposed].max())
-    values = np.nan_to_num(scores.astype(np.float64), nan=low)
-    if high - low < 1e-9:
-        return np.where(proposed, 1.0, np.clip(values - low + 1.0, 0.0, 1.0) * (values >= low))
-    return np.clip((values - low) / (high - low), 0.0, 1.0)
+    values = scores.astype(np.float64)
+    scaled = (values >= low).astype(np.float64) if high - low < 1e-9 else np.clip((values - low) / (high - low), 0, 1)
+    return np.where(np.isnan(values), 0.0, scaled)
 
 
 def _ranks(scores: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -44,8 +44,13 @@ def save(folder: Path, origin: Origin, words: Path, ids: Ids) -> bool:
 
     `folder` holds one generation's snapshots. False when another process is writing one, or the disk does not take it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "writer.lock").open("wb") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "writer.lock").open("wb")
+    except OSError as error:
+        log.warning("no snapshot of generation %d: %s", origin.generation, error)
+        return False
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -109,6 +109,7 @@ class View:
         self.attributes = AttributeTable()
         self._chunks_of: dict[int, tuple[int, Ids]] = {}
         self._owners: tuple[Ids, Ids] | None = None
+        self._fresh = True
         self.words, self._known = self._open_words()
 
     def _open_words(self) -> tuple[KeywordIndex, Ids]:
@@ -133,20 +134,22 @@ class View:
         return snapshots.Origin(incarnation, generation.id, generation.chunk_set_id, generation.keyword_index)
 
     def _catch_up(self) -> None:
-        started = self.position >= 0
-        self.position, before = -1, self.position
+        started, fresh = self.position >= 0, self._fresh
+        self.position, before, self._fresh = -1, self.position, False
         with self._database.read() as connection:
             news = changes.read_changes(connection, self.generation.store_id, before) if started else None
             if news is None:
-                if started or self._chunks_of:
+                if not fresh:
                     self.vectors.close()
                     self.words.close()
                     self._start()
+                    self._fresh = False
                 self.position = self._build(connection)
                 return
-            self._retire(news)
+            # First what is new: a search meanwhile finds either version of a document that was replaced.
             for rows in self._rows(connection, news.published):
                 self._add(rows, self._texts(connection, rows.ids))
+            self._retire(news)
         for document_id, attributes in news.attributes.items():
             self.attributes.set(document_id, attributes)
         self.words.commit()
@@ -282,6 +285,8 @@ class Views:
                     shutil.rmtree(self._snapshots / str(number), ignore_errors=True)
                 except RagError as error:
                     log.warning("view of generation %d lags: %s", number, error)
+                except Exception:  # one view's fault is not the others'
+                    log.exception("view of generation %d lags", number)
 
 
 def sweep_folders(folder: Path) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from indexes.errors import ChangeRequest, NotThere
+from indexes.errors import ChangeRequest, NotThere, TryLater
 from indexes.filters import parse_filter
 from ingest import intake
 from rag.backend import Backend
 from rag.catalog import documents, purge, schema
 from rag.catalog.records import Store
+from rag.fusion import Scored, fuse_scaled
 from rag.retrieve import SearchOptions, retrieve
 from rag.settings import Settings
 from tests.backends import add_text, all_documents, open_backend, toy_settings, wait_until_idle
@@ -76,6 +78,7 @@ def test_a_second_process_sees_a_write_at_once(tmp_path: Path) -> None:
     settings = toy_settings(tmp_path)
     writer = """
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from ingest import intake
 from tests.backends import add_text, open_backend, toy_settings
@@ -178,3 +181,75 @@ os._exit(9)
     with open_backend(settings, jobs=False):
         assert len(list((tmp_path / "views").iterdir())) == 1
     assert list((tmp_path / "views").iterdir()) == []
+
+
+def test_a_change_that_fails_half_way_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_backend(toy_settings(tmp_path)) as backend:
+        store = intake.create_store(backend, "s")
+        add_text(backend, store, "a.txt", "A text about puffins.")
+        wait_until_idle(backend)
+        view = backend.view(backend.live_generation(store))
+        assert len(view.words) == 1
+        faults = iter(range(1))
+        real = view.words.commit
+
+        def failing() -> None:
+            if next(faults, None) is not None:
+                view.words.close()
+                raise TryLater("The disk is full.", code="index_write_failed")
+            real()
+
+        monkeypatch.setattr(view.words, "commit", failing)
+        intake.delete_documents(backend, [all_documents(backend, store)["a.txt"]])
+        assert found_in_time(backend, store, "puffins") == []
+        check_view_is_the_catalog(backend, store)
+
+
+def found_in_time(backend: Backend, store: Store, question: str) -> list[str]:
+    while True:
+        try:
+            return found(backend, store, question)
+        except TryLater:
+            continue
+
+
+def test_a_disk_that_takes_no_snapshot_does_not_stop_the_thread(tmp_path: Path) -> None:
+    with open_backend(toy_settings(tmp_path)) as backend:
+        store = intake.create_store(backend, "s")
+        add_text(backend, store, "a.txt", "A text about auks.")
+        wait_until_idle(backend)
+        view = backend.view(backend.live_generation(store))
+        (tmp_path / "views" / "snapshots").write_text("in the way")
+        view.save_if_due(share=0.0, least=0)
+        assert found(backend, store, "auks") == ["a.txt"]
+
+
+def test_a_replacement_in_the_middle_of_a_change_is_found_as_one_version_or_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_backend(toy_settings(tmp_path)) as backend:
+        store = intake.create_store(backend, "s")
+        add_text(backend, store, "a.txt", "A text about gannets.")
+        wait_until_idle(backend)
+        view = backend.view(backend.live_generation(store))
+        held: list[int] = []
+        for name in ("add", "remove"):
+            real = getattr(view.vectors, name)
+
+            def noting(*given: object, real: Callable[..., None] = real) -> None:
+                real(*given)
+                held.append(len(view.vectors))
+
+            monkeypatch.setattr(view.vectors, name, noting)
+        add_text(backend, store, "a.txt", "Another text about gannets.")
+        wait_until_idle(backend)
+        assert found(backend, store, "gannets") == ["a.txt"]
+        assert held == [2, 1]
+
+
+def test_a_leg_without_a_score_gives_none() -> None:
+    nan, yes, no = np.nan, True, False
+    ids = np.array([1, 2], dtype=np.int64)
+    dense, keyword = np.array([0.5, nan], dtype=np.float32), np.array([0.0, 3.0], dtype=np.float32)
+    fused = fuse_scaled(Scored(ids, dense, keyword, np.array([yes, no]), np.array([no, yes])), 0.75)
+    assert fused.tolist() == [0.75, 0.25]
