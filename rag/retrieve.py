@@ -29,6 +29,8 @@ Mode = Literal["hybrid", "dense", "keyword"]
 Fusion = Literal["scaled", "rrf"]
 QUERY_LIMIT = 20_000
 """Characters of a question that retrieval looks at, at most."""
+TRIES = 3
+"""Searches for one question, when documents change under it."""
 MOST_WORDS = 32
 """Words of a question, the rarest ones, that relevance looks for in each hit."""
 
@@ -79,12 +81,24 @@ class _Searched:
 def retrieve(backend: Backend, stores: Sequence[Store], question: str, options: SearchOptions) -> Retrieval:
     """The best candidates of these stores for a question.
 
+    A document that is replaced or deleted while this runs is looked for again, so that one version of it is found.
     Stores in the same vector space are ranked together; those of different spaces apart, merged by rank.
     Raises ChangeRequest for an empty question or a filter that fits no document.
     """
     if not question.strip():
         raise ChangeRequest("The question is empty. Ask something.", code="empty_query", param="query")
     clock = _Clock()
+    for _ in range(TRIES):
+        found, whole = _retrieve(backend, stores, question, options, clock)
+        if whole:
+            break
+    return found
+
+
+def _retrieve(
+    backend: Backend, stores: Sequence[Store], question: str, options: SearchOptions, clock: _Clock
+) -> tuple[Retrieval, bool]:
+    """The candidates, and whether none of those proposed had been replaced or deleted meanwhile."""
     settings = backend.settings.retrieval
     mode = options.mode or settings.mode
     limit = options.limit or settings.top_k
@@ -97,7 +111,7 @@ def retrieve(backend: Backend, stores: Sequence[Store], question: str, options: 
         view = backend.view(generation)
         allowed = view.allowed(options.condition)
         clock.mark("follow")
-        vector = _question_vector(backend, generation, question) if mode != "keyword" and len(view) else None
+        vector = _question_vector(backend, generation, head) if mode != "keyword" and len(view) else None
         clock.mark("embed")
         scored = _both_legs(view, asked, vector, allowed, mode, depth)
         groups.setdefault(generation.space_id, []).append(_Searched(store, generation, view, scored))
@@ -109,11 +123,11 @@ def retrieve(backend: Backend, stores: Sequence[Store], question: str, options: 
     ranked = [_rank(group, fusion, weight) for group in groups.values()]
     order = ranked[0] if len(ranked) == 1 else _merged(ranked)
     clock.mark("fuse")
-    found = _hydrate(backend, asked, [s for group in groups.values() for s in group], order, limit, options)
+    found, whole = _hydrate(backend, asked, [s for group in groups.values() for s in group], order, limit, options)
     clock.mark("hydrate")
     sets = {candidate.version_id: chunk_set for candidate, chunk_set in found}
     generations = tuple(s.generation for group in groups.values() for s in group)
-    return Retrieval(tuple(candidate for candidate, _ in found), generations, sets, clock.spent)
+    return Retrieval(tuple(candidate for candidate, _ in found), generations, sets, clock.spent), whole
 
 
 def embed_question(embedder: Embedder, question: str) -> NDArray[np.float32]:
@@ -203,24 +217,28 @@ def _hydrate(
     order: Sequence[tuple[int, float]],
     limit: int,
     options: SearchOptions,
-) -> list[tuple[Candidate, int]]:
-    """The first `limit` chunks of the order that are still visible, read from the catalog, with their chunk sets."""
+) -> tuple[list[tuple[Candidate, int]], bool]:
+    """The first `limit` chunks of the order that are still visible, read from the catalog, with their chunk sets.
+
+    And whether all that were looked at were.
+    """
     owner = {chunk: s for s in searched for chunk in s.scored.ids.tolist()}
     rarity = _Rarity(question.words, [s.view for s in searched])
     found: list[tuple[Candidate, int]] = []
     least = options.min_relevance or 0.0
-    start = 0
+    start, whole = 0, True
     while start < len(order) and len(found) < limit:
         # A few more than are missing: some may have been replaced or deleted since the view looked.
         some = order[start : start + limit - len(found) + 4]
         start += len(some)
         with backend.database.read() as connection:
             stored = chunks.visible_chunks(connection, [chunk for chunk, _ in some])
+        whole = whole and len(stored) == len(some)
         visible = [(stored[chunk], fused) for chunk, fused in some if chunk in stored]
         for candidate in _candidates(backend, visible, owner, rarity):
             if candidate.relevance >= least:
                 found.append((candidate, stored[candidate.chunk_id].chunk_set_id))
-    return found[:limit]
+    return found[:limit], whole
 
 
 class _Rarity:

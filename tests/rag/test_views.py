@@ -17,6 +17,7 @@ from ingest import intake
 from rag.backend import Backend
 from rag.catalog import documents, purge, schema
 from rag.catalog.records import Store
+from rag.embedders.toy import ToyEmbedder
 from rag.fusion import Scored, fuse_scaled
 from rag.retrieve import SearchOptions, retrieve
 from rag.settings import Settings
@@ -253,3 +254,21 @@ def test_a_leg_without_a_score_gives_none() -> None:
     dense, keyword = np.array([0.5, nan], dtype=np.float32), np.array([0.0, 3.0], dtype=np.float32)
     fused = fuse_scaled(Scored(ids, dense, keyword, np.array([yes, no]), np.array([no, yes])), 0.75)
     assert fused.tolist() == [0.75, 0.25]
+
+
+def test_a_document_replaced_during_a_search_is_still_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_backend(toy_settings(tmp_path)) as backend:
+        store = intake.create_store(backend, "s")
+        add_text(backend, store, "a.txt", "A text about skuas.")
+        wait_until_idle(backend)
+        real = ToyEmbedder.embed_queries
+
+        def replacing(self: ToyEmbedder, texts: object) -> object:
+            monkeypatch.undo()
+            add_text(backend, store, "a.txt", "Another text about skuas.")
+            wait_until_idle(backend)
+            return real(self, texts)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(ToyEmbedder, "embed_queries", replacing)
+        hits = retrieve(backend, [store], "skuas", SearchOptions()).candidates
+        assert [hit.text for hit in hits] == ["Another text about skuas."]
