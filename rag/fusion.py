@@ -26,15 +26,13 @@ class Scored:
 
 
 def fuse_scaled(scored: Scored, dense_weight: float) -> NDArray[np.float64]:
-    """The weighted mean of both legs, each scaled to [0, 1] within the query (Bruch et al., 2023, "An Analysis of
-    Fusion Functions for Hybrid Retrieval"); larger is better.
+    """The weighted mean of both legs, each scaled to [0, 1] within the query (a convex combination after Bruch et al.,
+    2023, "An Analysis of Fusion Functions for Hybrid Retrieval"); larger is better.
 
-    Scaling runs from the weakest to the strongest candidate that the leg itself proposed; a candidate that only the
-    other leg proposed is clipped into that range.
+    The scale runs from 0, which means unrelated in both legs, to the best candidate. It does not depend on how many
+    candidates a leg proposed, as one from the weakest of them would.
     """
-    dense = _scaled(scored.dense, scored.in_dense)
-    keyword = _scaled(scored.keyword, scored.in_keyword)
-    return dense_weight * dense + (1.0 - dense_weight) * keyword
+    return dense_weight * _scaled(scored.dense) + (1.0 - dense_weight) * _scaled(scored.keyword)
 
 
 def fuse_rrf(scored: Scored, dense_weight: float, k: int = RRF_K) -> NDArray[np.float64]:
@@ -62,13 +60,10 @@ def merge_by_rank(rankings: Sequence[Sequence[int]], k: int = RRF_K) -> dict[int
     return total
 
 
-def _scaled(scores: NDArray[np.float32], proposed: NDArray[np.bool_]) -> NDArray[np.float64]:
-    if not proposed.any():
-        return np.zeros(len(scores))
-    low, high = float(scores[proposed].min()), float(scores[proposed].max())
-    values = scores.astype(np.float64)
-    scaled = (values >= low).astype(np.float64) if high - low < 1e-9 else np.clip((values - low) / (high - low), 0, 1)
-    return np.where(np.isnan(values), 0.0, scaled)
+def _scaled(scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    values = np.clip(np.nan_to_num(scores.astype(np.float64)), 0.0, None)
+    best = values.max(initial=0.0)
+    return values / best if best > 0 else values
 
 
 def _ranks(scores: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float64]:

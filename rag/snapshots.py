@@ -36,7 +36,7 @@ class Origin:
     generation: int
     chunk_set: int
     keyword_index: str
-    format: int = 1
+    format: int = 2
 
 
 def save(folder: Path, origin: Origin, words: Path, ids: Ids) -> bool:

@@ -117,11 +117,16 @@ def read_rows(
 
 
 def read_texts(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int, str, str]]:
-    """(number, text, header) of these chunks, ascending."""
+    """(number, text, title and headings) of these chunks, ascending."""
     for start in range(0, len(ids), 5_000):
-        query = sa.select(_chunks.id, _chunks.text, _chunks.header).where(_chunks.id.in_(ids[start : start + 5_000]))
+        query = (
+            sa.select(_chunks.id, _chunks.text, _versions.title, _chunks.heading_path)
+            .join(schema.versions, _versions.id == _chunks.version_id)
+            .where(_chunks.id.in_(ids[start : start + 5_000]))
+        )
         for row in connection.execute(query.order_by(_chunks.id)):
-            yield row.id, row.text, row.header
+            # A title that the text begins with counts twice: what a document calls itself weighs more.
+            yield row.id, row.text, "\n".join([row.title, *(part for part in row.heading_path if part != row.title)])
 
 
 def _columns(rows: Sequence[Any], dimension: int) -> ViewRows:
