@@ -32,8 +32,8 @@ def create_app(settings: Settings, *, jobs: bool = True, warm: bool = True) -> F
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         backend = await anyio.to_thread.run_sync(Backend, settings)
         app.state.backend = backend
-        app.state.readiness = Readiness(backend, warm=warm)
         app.state.runner = runner = Runner(backend) if jobs else None
+        app.state.readiness = Readiness(backend, runner, warm=warm)
         try:
             yield
         finally:

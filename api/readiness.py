@@ -1,4 +1,4 @@
-"""What must be there before a server can serve: the catalog, and the embedder loaded."""
+"""What must be there before a server can serve: the catalog, the embedder loaded, and the jobs running somewhere."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from threading import Thread
 
 from api.errors import as_rag_error
 from indexes.errors import RagError
+from ingest.runner import Runner
 from rag import listing
 from rag.backend import Backend
 
@@ -14,8 +15,9 @@ class Readiness:
     """Loads the configured embedder in the background, so that the first question need not wait for it; a process for
     one command only (not `warm`) loads what it needs when it needs it."""
 
-    def __init__(self, backend: Backend, *, warm: bool = True) -> None:
+    def __init__(self, backend: Backend, runner: Runner | None = None, *, warm: bool = True) -> None:
         self._backend = backend
+        self._runner = runner
         self._fault: str | None = None
         self._thread = Thread(target=self._load, name="warm-up", daemon=True)
         if warm:
@@ -32,6 +34,10 @@ class Readiness:
             listing.workload(self._backend)
         except RagError as error:
             missing.append(error.message)
+        fault = self._runner.fault if self._runner is not None else None
+        if fault is not None:
+            why = fault.message if isinstance(fault, RagError) else "The server's log says why."
+            missing.append(f"Jobs do not run; starting them is tried every few seconds. {why}")
         return missing
 
     def _load(self) -> None:

@@ -31,6 +31,8 @@ APPLICATION_VERSION = "1"
 RECOVERIES = 8
 """Crashes of the whole process that a batch may be part of before its documents are tried one by one."""
 
+START_EVERY = 3.0
+"""Seconds between two tries to start, where the first one failed (a full disk, say)."""
 STOP_WITHIN = 20.0
 """Seconds that work in hand gets to come to its next border."""
 
@@ -52,6 +54,9 @@ class Runner:
         self._held: IO[bytes] | None = None
         self._workflow: Callable[[str], None] | None = None
         self._parsers: ParserPool | None = None
+        self._told: set[type[Exception]] = set()
+        self.fault: Exception | None = None
+        """Why the jobs do not run here although no other process runs them; None when they do or need not."""
         self.ready = Event()
         """Set once the jobs run here."""
         self._thread = Thread(target=self._run, name="runner", daemon=True)
@@ -71,12 +76,9 @@ class Runner:
     def _run(self) -> None:
         while not self._stop.is_set() and not self._take_lock():
             self._stop.wait(0.5)
-        if self._stop.is_set():
-            self._release()
-            return
         try:
-            self._start()
-            self.ready.set()
+            while not self._stop.is_set() and not self._started():
+                self._stop.wait(START_EVERY)
             while not self._stop.is_set():
                 self._backend.work_waiting.clear()
                 try:
@@ -86,16 +88,20 @@ class Runner:
                 except Exception:  # of DBOS's database, say: what waits must not wait for a restart
                     log.exception("looking for work failed")
                 self._backend.work_waiting.wait(LOOK_EVERY)
-        except Exception:
-            log.exception("the job runner stopped")
-            raise
         finally:
-            self._finish()
+            if self._held is not None:
+                self._finish()
 
     def _take_lock(self) -> bool:
         if not _ONE_IN_A_PROCESS.acquire(blocking=False):
             return False
-        handle = (self._backend.folder / "jobs.lock").open("wb")
+        try:
+            handle = (self._backend.folder / "jobs.lock").open("wb")
+        except OSError as error:
+            _ONE_IN_A_PROCESS.release()
+            self._tell(error)
+            return False
+        self.fault = None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -104,6 +110,24 @@ class Runner:
             return False
         self._held = handle
         return True
+
+    def _started(self) -> bool:
+        try:
+            self._start()
+        except Exception as error:  # noqa: BLE001 - the server lives on, and what waits must not wait for a restart
+            self._tell(error)
+            self._tear_down()
+            return False
+        self.fault = None
+        self.ready.set()
+        return True
+
+    def _tell(self, fault: Exception) -> None:
+        """Keep a fault for whoever asks, and log the first of its kind."""
+        self.fault = fault
+        if type(fault) not in self._told:
+            self._told.add(type(fault))
+            log.error("the job runner could not start; it is tried again until it can", exc_info=fault)
 
     def _start(self) -> None:
         from dbos import DBOS
@@ -229,17 +253,22 @@ class Runner:
                     documents.isolate(connection, document.id, document.attempt)
 
     def _finish(self) -> None:
-        with suppress(Exception):
-            from dbos import DBOS
-
-            DBOS.destroy(destroy_registry=True)
-        self._let_go.set()
-        if self._parsers is not None:
-            self._parsers.close()
+        self._tear_down()
         deadline = time.monotonic() + STOP_WITHIN
         while self._running and time.monotonic() < deadline:
             time.sleep(0.01)
         self._release()
+
+    def _tear_down(self) -> None:
+        with suppress(Exception):
+            from dbos import DBOS
+
+            DBOS.destroy(destroy_registry=True)
+        if self._stop.is_set():
+            self._let_go.set()
+        if self._parsers is not None:
+            self._parsers.close()
+            self._parsers = None
 
     def _release(self) -> None:
         if self._held is not None:

@@ -6,11 +6,13 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from api.readiness import Readiness
 from indexes.errors import NotThere, TryLater
 from ingest import intake
 from ingest.pipeline import Pipeline
@@ -221,6 +223,35 @@ def test_a_fault_in_starting_a_workflow_does_not_end_the_runner(
         add_text(backend, store, "a.txt", "A text about coots.")
         wait_until_idle(backend, 20.0)
         assert {d.state for d in all_documents(backend, store).values()} == {"completed"}
+
+
+@pytest.mark.parametrize("name", ["jobs.db", "jobs.lock"])
+def test_a_runner_that_cannot_start_says_so_and_tries_again(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("ingest.runner.START_EVERY", 0.1)
+    (tmp_path / name).mkdir()
+    with open_backend(toy_settings(tmp_path), jobs=False) as backend:
+        store = intake.create_store(backend, "s")
+        add_text(backend, store, "a.txt", "A text about dippers.")
+        with closing(Runner(backend)) as runner:
+            readiness = Readiness(backend, runner, warm=False)
+            wait_for(lambda: runner.fault is not None)
+            assert "Jobs do not run" in readiness.missing()[0]
+            time.sleep(1.2)
+            assert caplog.text.count("could not start") == 1
+            (tmp_path / name).rmdir()
+            wait_until_idle(backend)
+            assert readiness.missing() == []
+        assert all_documents(backend, store)["a.txt"].state == "completed"
+
+
+def test_a_runner_that_could_not_open_its_lock_is_in_nobodys_way(tmp_path: Path) -> None:
+    (tmp_path / "one" / "jobs.lock").mkdir(parents=True)
+    with open_backend(toy_settings(tmp_path / "one")), open_backend(toy_settings(tmp_path / "two")) as backend:
+        store = intake.create_store(backend, "s")
+        add_text(backend, store, "a.txt", "A text about ouzels.")
+        wait_until_idle(backend, 20.0)
 
 
 def test_a_document_deleted_while_it_is_embedded_leaves_no_vectors(
