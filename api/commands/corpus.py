@@ -13,6 +13,7 @@ from api.commands.progress import Bar
 from indexes.errors import ChangeRequest, NotThere
 
 _COUNTS = ("total", "completed", "in_progress", "failed", "cancelled")
+_STATES = ("queued", "parsing", "splitting", "embedding", "in_progress", "completed", "failed", "cancelled")
 
 
 def show_status(call: Call, store: str | None) -> None:
@@ -99,7 +100,11 @@ def delete_store(call: Call, name: str, *, yes: bool) -> None:
 
 
 def list_files(call: Call, store: str, state: str | None) -> None:
-    """The documents of a store."""
+    """The documents of a store. Raises ChangeRequest (`unknown_state`) for a state that no document can have."""
+    if state not in (None, *_STATES):
+        raise ChangeRequest(
+            f"There is no state {state!r}. Known: {', '.join(_STATES)}.", code="unknown_state", param="state"
+        )
     with open_client(call) as client:
         files = [
             file for file in client.files(client.store(store)["id"]) if state in (None, file["state"], file["status"])

@@ -212,6 +212,7 @@ def test_failures_are_listed_retried_and_deleted(shared, docs):
     assert "4 completed, 2 failed" in done.stdout
     failed = shared.json("files", "failures", "--state", "failed")
     assert {file["source"] for file in failed} == {"docs/empty.txt", "docs/picture.png"}
+    assert shared.error("files", "failures", "--state", "faild", code=2) == "unknown_state"
     end = shared.events("retry", "failures", code=1)[-1]
     assert sorted(end["retried"]) == ["docs/empty.txt", "docs/picture.png"]
     assert len(end["failed"]) == 2
