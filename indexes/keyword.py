@@ -72,5 +72,5 @@ class KeywordIndex(Protocol):
         ...
 
     def close(self) -> None:
-        """Release what the index holds. Idempotent."""
+        """Release what the index holds. Idempotent. A search that is under way in another thread ends unharmed."""
         ...

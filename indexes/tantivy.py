@@ -129,13 +129,16 @@ class TantivyIndex:
         return [self._searcher.search(self._term(word), 1).count for word in words]
 
     def __len__(self) -> int:
-        return int(self._searcher.num_docs) if self._searcher is not None else 0
+        return int(self._searcher.num_docs)
 
     def close(self) -> None:
-        """See `KeywordIndex.close`. Changes that were not committed are dropped."""
+        """See `KeywordIndex.close`. Changes that were not committed are dropped.
+
+        The last searcher stays: a search that is under way in another thread ends as it would have.
+        """
         with self._changing:
             writer, self._writer = self._writer, None
-            self._index = self._searcher = None
+            self._index = None
             if writer is not None:
                 writer.rollback()
                 writer.wait_merging_threads()
@@ -167,6 +170,8 @@ class TantivyIndex:
             ) from error
 
     def _open_writer(self) -> Any:
+        if self._index is None:
+            raise TryLater(f"The keyword index in {self._folder} was closed; open it again.", code="index_busy")
         try:
             return self._index.writer(heap_size=WRITER_BYTES, num_threads=1)
         except (ValueError, OSError) as error:

@@ -110,3 +110,17 @@ def test_a_second_writer_is_told_to_wait(tmp_path: Path) -> None:
     second.commit()
     assert len(second) == 2
     second.close()
+
+
+@pytest.mark.parametrize("name", KEYWORD_INDEXES)
+def test_a_search_beside_closing_is_unharmed(name: str, tmp_path: Path) -> None:
+    index = open_keyword_index(name, tmp_path)
+    index.add([KeywordEntry(id_, f"river stone{id_}") for id_ in range(1, 101)])
+    index.commit()
+    index.close()
+    assert len(index.search("river", 1000).ids) == 100
+    assert index.scores("stone7", np.array([7]))[0] > 0
+    assert index.contains(["river"], np.array([7, 700])).tolist() == [[True, False]]
+    assert index.document_frequency(["river"]) == [100]
+    with pytest.raises(TryLater):
+        index.add([KeywordEntry(1, "late")])
