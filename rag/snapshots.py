@@ -89,6 +89,18 @@ def load(folder: Path, origin: Origin, words: Path) -> Ids | None:
     return None
 
 
+def holds_others(folder: Path, ids: Ids) -> bool:
+    """Whether a snapshot in `folder` holds any id besides these, or cannot be read."""
+    for snapshot in folder.glob("words-*"):
+        try:
+            held = np.load(snapshot / IDS, allow_pickle=False)
+        except (OSError, ValueError):
+            return True
+        if not np.isin(held, ids).all():
+            return True
+    return False
+
+
 def _write(aside: Path, origin: Origin, words: Path, ids: Ids) -> None:
     aside.mkdir()
     np.save(aside / IDS, ids)

@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Event, Lock, RLock, Thread
@@ -37,6 +38,9 @@ from rag.spaces import Space
 FOLLOW_EVERY = 0.2
 """Seconds between two looks of the background thread at the change log."""
 
+STALE_SECONDS = 60.0
+"""How long a snapshot may hold chunks that were retired, while a view of it is open."""
+
 log = logging.getLogger(__name__)
 
 
@@ -52,6 +56,8 @@ class View:
         self._snapshots = snapshots
         self._changing = RLock()
         self._unsaved = 0
+        self._stale_since: float | None = None
+        """When the snapshot may have begun to hold retired chunks."""
         self._start()
 
     def follow(self) -> None:
@@ -82,13 +88,16 @@ class View:
         inside: Ids = chunk_ids[documents[places] == owners]
         return inside
 
-    def save_if_due(self, share: float = 0.2, least: int = 2_000) -> None:
-        """Write a snapshot when more than this share of the chunks, and this many, have changed since the last one."""
-        if self._unsaved < max(least, share * len(self)):
-            return
+    def save_if_due(self, share: float = 0.2, least: int = 2_000, stale: float = STALE_SECONDS) -> None:
+        """Write a snapshot when more than this share of the chunks, and this many, have changed since the last one, or
+        when the last one has held retired chunks for so many seconds."""
         with self._changing:
+            if self.position < 0 or not (self._unsaved >= max(least, share * len(self)) or self._is_stale(stale)):
+                return
             if snapshots.save(self._snapshots, self._origin(), self._folder / "words", self._owned()[0]):
                 self._unsaved = 0
+            # Also after a failure, which is logged: the next try is a while off.
+            self._stale_since = None if self._unsaved == 0 else time.monotonic()
 
     def __len__(self) -> int:
         """How many chunks the view holds."""
@@ -97,10 +106,19 @@ class View:
     def close(self) -> None:
         """Release the indexes and remove the view's folder. What is worth it goes into a snapshot first."""
         with self._changing:
-            self.save_if_due(share=0.02, least=500)
+            self.save_if_due(share=0.02, least=500, stale=0.0)
             self.vectors.close()
             self.words.close()
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _is_stale(self, seconds: float) -> bool:
+        """Whether a snapshot has held retired chunks for so long. Another process may have written it."""
+        if self._stale_since is None or time.monotonic() - self._stale_since < seconds:
+            return False
+        if snapshots.holds_others(self._snapshots, self._owned()[0]):
+            return True
+        self._stale_since = None
+        return False
 
     def _start(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -139,12 +157,7 @@ class View:
         with self._database.read() as connection:
             news = changes.read_changes(connection, self.generation.store_id, before) if started else None
             if news is None:
-                if not fresh:
-                    self.vectors.close()
-                    self.words.close()
-                    self._start()
-                    self._fresh = False
-                self.position = self._build(connection)
+                self.position = self._build(connection) if fresh else self._build_anew(connection)
                 return
             # First what is new: a search meanwhile finds either version of a document that was replaced.
             for rows in self._rows(connection, news.published):
@@ -157,6 +170,24 @@ class View:
         # Only now: whatever failed above leaves a view that is built anew.
         self.position = news.seq
 
+    def _build_anew(self, connection: Connection) -> int:
+        """Build beside what is there and change over: searches under way go on with what they began with."""
+        aside = self._folder.with_name(f"{self.generation.id}-{secrets.token_hex(4)}")
+        new = View(self._database, self.generation, self.space, aside, self._snapshots)
+        try:
+            position = new._build(connection)
+        except BaseException:
+            new.close()
+            raise
+        old_words, old_folder = self.words, self._folder
+        self.vectors, self.words, self.attributes, self._folder = new.vectors, new.words, new.attributes, new._folder
+        self._chunks_of, self._owners, self._known = new._chunks_of, new._owners, new._known
+        self._unsaved, self._stale_since = self._unsaved + new._unsaved, time.monotonic()
+        # The old vectors are not closed, which would empty them: they go with the last search that holds them.
+        old_words.close()
+        shutil.rmtree(old_folder, ignore_errors=True)
+        return position
+
     def _build(self, connection: Connection) -> int:
         store = stores.get_store_by_id(connection, self.generation.store_id)
         if store is None:
@@ -167,6 +198,7 @@ class View:
         gone = known[~np.isin(known, self._owned()[0])]
         self.words.remove(gone)
         self._unsaved += len(gone)
+        self._stale_since = time.monotonic()  # what is on disk may hold others, also where it was not used
         documents = sorted({document for document, _ in self._chunks_of.values()})
         for document_id, attributes in changes.read_attributes(connection, documents).items():
             self.attributes.set(document_id, attributes)
@@ -204,6 +236,8 @@ class View:
         self.vectors.remove(ids)
         self.words.remove(ids)
         self._unsaved += len(ids)
+        if self._stale_since is None:
+            self._stale_since = time.monotonic()
         for document, _ in gone:
             self.attributes.remove(document)
 
@@ -231,6 +265,7 @@ class Views:
         self._opening: dict[int, Lock] = {}
         self._stop = Event()
         sweep_folders(folder)
+        self._sweep_snapshots()
         self._owner = _own(self._folder)
         self._thread = Thread(target=self._follow_all, name="views", daemon=True)
         self._thread.start()
@@ -271,6 +306,17 @@ class Views:
         with self._lock:
             self._views[generation.id] = view
         return view
+
+    def _sweep_snapshots(self) -> None:
+        """Remove the snapshots of generations that are gone: nobody opens a view that would notice."""
+        if not self._snapshots.is_dir():
+            return
+        left = {folder.name: folder for folder in self._snapshots.iterdir()}
+        # After the listing: a generation that is made meanwhile is not among what was left.
+        with self._database.read() as connection:
+            known = {str(number) for number in stores.generation_ids(connection)}
+        for name in left.keys() - known:
+            shutil.rmtree(left[name], ignore_errors=True)
 
     def _follow_all(self) -> None:
         while not self._stop.wait(FOLLOW_EVERY):

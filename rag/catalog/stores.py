@@ -180,6 +180,11 @@ def create_generation(connection: Connection, store: Store, values: Mapping[str,
     return _generation(connection.execute(query).one())
 
 
+def generation_ids(connection: Connection) -> list[int]:
+    """The numbers of all generations, of every store and tenant."""
+    return list(connection.execute(sa.select(schema.generations.c.id)).scalars())
+
+
 def ensure_chunk_set(connection: Connection, store_id: int, fingerprint: str, settings: Mapping[str, Any]) -> int:
     """The number of a store's chunk set with these settings, made if it is new."""
     sets = schema.chunk_sets.c

@@ -15,7 +15,7 @@ from indexes.errors import ChangeRequest, NotThere, TryLater
 from indexes.filters import parse_filter
 from ingest import intake
 from rag.backend import Backend
-from rag.catalog import documents, purge, schema
+from rag.catalog import changes, documents, purge, schema
 from rag.catalog.records import Store
 from rag.embedders.toy import ToyEmbedder
 from rag.fusion import Scored, fuse_scaled
@@ -111,6 +111,84 @@ def test_a_view_behind_the_pruned_log_rebuilds(tmp_path: Path) -> None:
             purge.prune_log(connection, store.id, seq=4, kept=1)
         view.follow()
         check_view_is_the_catalog(backend, store)
+
+
+def test_a_search_beside_a_rebuild_finds_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_backend(toy_settings(tmp_path)) as backend:
+        store = intake.create_store(backend, "s")
+        add_text(backend, store, "a.txt", "A text about terns.")
+        wait_until_idle(backend)
+        view = backend.view(backend.live_generation(store))
+        vectors, words = view.vectors, view.words
+        sizes: list[tuple[int, int]] = []
+        real = changes.read_rows
+
+        def reading(*given: object) -> object:
+            sizes.append((len(view.vectors), len(view.words)))
+            return real(*given)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(changes, "read_rows", reading)
+        with view._changing:
+            view.position = -1
+            view.follow()
+        assert sizes == [(1, 1)]
+        assert view.vectors is not vectors
+        assert len(vectors) == len(words.search("terns", 5).ids) == 1
+        check_view_is_the_catalog(backend, store)
+
+
+def snapshot_ids(folder: Path) -> list[list[int]]:
+    return [np.load(file).tolist() for file in sorted((folder / "views" / "snapshots").glob("*/words-*/ids.npy"))]
+
+
+def test_snapshots_of_stores_that_are_gone_are_swept(tmp_path: Path) -> None:
+    settings = toy_settings(tmp_path)
+    with open_backend(settings) as backend:
+        for name in ("stays", "goes"):
+            store = intake.create_store(backend, name)
+            add_text(backend, store, "a.txt", "A text about skuas.")
+            wait_until_idle(backend)
+            backend.view(backend.live_generation(store)).save_if_due(share=0.0, least=0)
+        gone = backend.find_store("goes")
+    assert len(snapshot_ids(tmp_path)) == 2
+    with open_backend(settings, jobs=False) as backend:
+        assert len(snapshot_ids(tmp_path)) == 2
+        intake.delete_store(backend, gone)  # no view of it is open
+    with open_backend(settings, jobs=False) as backend:
+        assert len(snapshot_ids(tmp_path)) == 1
+        assert found(backend, backend.find_store("stays"), "skuas") == ["a.txt"]
+
+
+@pytest.mark.parametrize("ending", ["a minute", "close", "reopen"])
+def test_a_snapshot_that_holds_a_deleted_document_is_written_anew(tmp_path: Path, ending: str) -> None:
+    settings = toy_settings(tmp_path)
+    with open_backend(settings) as backend:
+        store = intake.create_store(backend, "s")
+        for name in ("stays", "goes"):
+            add_text(backend, store, name, f"A text that {name}.")
+        wait_until_idle(backend)
+        view = backend.view(backend.live_generation(store))
+        view.save_if_due(share=0.0, least=0)
+        [before] = snapshot_ids(tmp_path)
+        gone = all_documents(backend, store)["goes"]
+        if ending != "reopen":
+            intake.delete_documents(backend, [gone])
+            view.follow()
+            after = visible_ids(backend)
+            view.save_if_due()
+            assert snapshot_ids(tmp_path) == [before]
+        if ending == "a minute":
+            view.save_if_due(stale=0.0)
+            assert snapshot_ids(tmp_path) == [after]
+    if ending == "reopen":
+        with open_backend(settings, jobs=False) as backend:
+            intake.delete_documents(backend, [gone])
+            after = visible_ids(backend)
+        assert snapshot_ids(tmp_path) == [before]
+        with open_backend(settings, jobs=False) as backend:
+            assert found(backend, store, "stays") == ["stays"]
+    assert len(before) == 2
+    assert snapshot_ids(tmp_path) == [after]
 
 
 def test_random_changes_leave_the_view_equal_to_the_catalog(tmp_path: Path) -> None:
