@@ -37,7 +37,8 @@ class Ask:
     """`limit` is how many candidates to propose, `min_relevance` what grounds an answer."""
     sampling: Sampling = field(default_factory=Sampling)
     window: int | None = None
-    """Tokens of prompt and answer together, instead of the alias's own window."""
+    """Tokens of prompt and answer together, instead of the alias's own window, and within it unless a `tokenizer` is
+    named."""
     tokenizer: str | None = None
     """Count with another tokenizer than the alias's (for a model that is not in the registry)."""
     order: Order | None = None
@@ -59,8 +60,8 @@ class Prepared:
 def prepare(backend: Backend, ask: Ask) -> Prepared:
     """Retrieve and pack; no model is called.
 
-    Raises ChangeRequest when there is no question, or it does not fit the window, and NotThere for an unknown
-    model or prompt.
+    Raises ChangeRequest when there is no question, or it does not fit the window, or the window is larger than
+    the model's own (`invalid_window`), and NotThere for an unknown model or prompt.
     """
     question, history = _question(ask.messages)
     alias = _alias(backend.models.get(ask.model), ask)
@@ -136,6 +137,14 @@ def _question(messages: Sequence[Message]) -> tuple[str, tuple[Message, ...]]:
 def _alias(alias: ModelAlias, ask: Ask) -> ModelAlias:
     changes: dict[str, object] = {}
     if ask.window is not None:
+        if ask.tokenizer is None and ask.window > alias.window:
+            raise ChangeRequest(
+                f"A window of {ask.window:,} tokens was asked for, and that of the model {alias.name!r} is "
+                f"{alias.window:,}. Ask for that or less; for a model that is not in the registry, name its "
+                "`tokenizer` too.",
+                code="invalid_window",
+                param="window",
+            )
         changes["window"] = ask.window
         changes["output_limit"] = min(alias.output_limit, max(1, ask.window // 4))
     if ask.tokenizer is not None:
