@@ -48,7 +48,9 @@ class BlobFolder:
                 file.flush()
                 os.fsync(file.fileno())
             target = self.path(digest.hexdigest(), must_exist=False)
-            target.parent.mkdir(exist_ok=True)
+            if not target.parent.is_dir():
+                target.parent.mkdir(exist_ok=True)
+                _sync_folder(self._folder)
             aside.replace(target)
             _sync_folder(target.parent)
         except OSError as error:
