@@ -53,13 +53,14 @@ class Outcome:
 def run(call: Call, paths: Sequence[Path], store: str, *, wait: bool, yes: bool, embedder: str | None) -> None:
     """Ingest; exits with 1 when a document failed or something could not be read."""
     started = time.monotonic()
+    if not store.strip():
+        raise ChangeRequest("A store needs a name that is not empty.", code="invalid_value", param="store")
     given = read_paths(paths)
     _note_skipped(given)
     with open_client(call, jobs=wait) as client:
-        there = _find_store(client, store)
-        stored = {file["source"]: file for file in client.files(there["id"])} if there else {}
+        target = _find_store(client, store) or client.create_store(store, embedder, only_if_absent=True)
+        stored = {file["source"]: file for file in client.files(target["id"])}
         plans = [_checked(plan(found, _hashes(stored)), found, store, yes=yes) for found in given.folders]
-        target = there or client.create_store(store, embedder)
         outcome = _carry_out(call, client, target["id"], _todo(given, plans, stored), stored, plans, wait=wait)
     _report(call, target, outcome, time.monotonic() - started, waited=wait)
     if outcome.failed or outcome.unreadable:
@@ -105,7 +106,7 @@ def _find_store(client: Client, name: str) -> Json | None:
     if len(same) > 1:
         ids = ", ".join(store["id"] for store in same)
         raise ChangeRequest(
-            f"{len(same)} stores are named {name!r}. Name one by its id: {ids}.", code="ambiguous_store"
+            f"{len(same)} stores are named {name!r}. Name one by its id: {ids}.", code="ambiguous_name"
         )
     if not same and name.startswith("vs_"):
         return client.store(name)  # raises: an id that is not there is no name for a new store
@@ -171,8 +172,8 @@ def _carry_out(
     pending = {file["id"]: file["source"] for file in todo.unfinished}
     with Bar(len(todo.upload) + len(todo.retry) + len(pending), call.json) as bar:
         for file in todo.retry:
-            client.retry(store, file["id"])
-            pending[file["id"]] = file["source"]
+            if _retried(client, store, file["id"]):
+                pending[file["id"]] = file["source"]
         for source, sent in _uploads(client, store, todo.upload):
             if isinstance(sent, str):
                 pending[sent] = source
@@ -184,9 +185,28 @@ def _carry_out(
             await_end(client, store, pending, outcome, bar)
     # Last, so that a file that only moved finds its vectors still there.
     for source in (source for todo_ in plans for source in todo_.remove):
-        client.delete_file(store, stored[source]["id"])
+        try:
+            client.delete_file(store, stored[source]["id"])
+        except NotThere as error:  # someone else deleted or replaced it meanwhile
+            if error.code != "file_not_found":
+                raise
+            continue
         outcome.removed.append(source)
     return outcome
+
+
+def _retried(client: Client, store: str, file_id: str) -> bool:
+    """Queue a file again, and whether there is an end to wait for: someone may have deleted or retried it meanwhile."""
+    try:
+        client.retry(store, file_id)
+    except ChangeRequest as error:
+        if error.code != "nothing_to_retry":
+            raise
+    except NotThere as error:
+        if error.code != "file_not_found":
+            raise
+        return False
+    return True
 
 
 def _uploads(client: Client, store: str, files: Iterable[ScannedFile]) -> Iterator[tuple[str, str | ChangeRequest]]:
