@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy.engine import Connection
-
 from indexes.errors import ChangeRequest, TryLater
 from ingest.split import ChunkSettings
 from rag.backend import Backend
@@ -42,13 +40,20 @@ def create_store(
     metadata: Mapping[str, str] | None = None,
     chunking: Mapping[str, Any] | None = None,
     embedder: str | None = None,
+    only_if_absent: bool = False,
 ) -> Store:
-    """Make an empty store with a live generation over the given embedder (an alias; else the configured one)."""
+    """Make an empty store with a live generation over the given embedder (an alias; else the configured one).
+
+    With `only_if_absent` a store of this name that is there already is returned as it is, whatever else is asked.
+    """
     alias = embedder or backend.settings.embedder
     opened = backend.embedders.open(alias)
     split = chunk_settings(backend, chunking, opened)
     space_id = backend.ensure_space(opened)
     with backend.database.write() as connection:
+        there = stores.store_named(connection, backend.settings.tenant, name) if only_if_absent else None
+        if there is not None:
+            return there
         store = stores.create_store(
             connection,
             backend.settings.tenant,
@@ -136,7 +141,10 @@ def retry(backend: Backend, document: Document) -> bool:
 def cancel(backend: Backend, document: Document) -> bool:
     """Stop work on a document. False when there is none."""
     with backend.database.write() as connection:
-        return documents.cancel(connection, document)
+        done = documents.cancel(connection, document)
+    if done:
+        sweep(backend)
+    return done
 
 
 def delete_documents(backend: Backend, gone: Sequence[Document]) -> None:
@@ -152,34 +160,43 @@ def delete_file(backend: Backend, file: File) -> None:
     with backend.database.write() as connection:
         for document in documents.documents_of_file(connection, file.id):
             documents.delete_document(connection, document)
-        _drop_files(backend, connection, [file])
+        files.drop_file(connection, file)
+    drop_blobs(backend, [file.blob])
     sweep(backend)
 
 
 def delete_store(backend: Backend, store: Store) -> None:
     """Forget a store with its documents. Its files stay, except those that came with a document."""
     with backend.database.write() as connection:
-        drop_texts(backend, connection, stores.delete_store(connection, store))
+        texts = stores.delete_store(connection, store)
+    drop_blobs(backend, texts)
     sweep(backend)
 
 
 def sweep(backend: Backend) -> None:
-    """Purge what no longer answers: retired and abandoned versions, and files that came with them."""
+    """Purge what no longer answers: retired and abandoned versions, their marks in the change log once they are old,
+    and files that came with them."""
+    touched: set[int] = set()
     while True:
         with backend.database.read() as connection:
             versions = purge.purgeable_versions(connection)
+            touched |= purge.stores_of(connection, versions)
         if not versions:
             break
         for version in versions:
             with backend.database.write() as connection:
                 text = purge.purge_version(connection, version)
-                drop_texts(backend, connection, [text] if text else [])
+            drop_blobs(backend, [text] if text else [])
+    for store_id in sorted(touched):
+        _prune_log(backend, store_id)
     while True:
         with backend.database.write() as connection:
             orphans = files.orphans(connection)
-            _drop_files(backend, connection, orphans)
+            for file in orphans:
+                files.drop_file(connection, file)
         if not orphans:
             break
+        drop_blobs(backend, [file.blob for file in orphans])
 
 
 def sweep_blobs(backend: Backend, older_than: float = 3600.0) -> int:
@@ -189,11 +206,7 @@ def sweep_blobs(backend: Backend, older_than: float = 3600.0) -> int:
     """
     removed = 0
     for keys in backend.blobs.keys(older_than):
-        with backend.database.write() as connection:
-            unknown = purge.unused_texts(connection, files.unknown_blobs(connection, keys))
-            for key in unknown:
-                backend.blobs.delete(key)
-        removed += len(unknown)
+        removed += drop_blobs(backend, keys)
     return removed
 
 
@@ -218,14 +231,27 @@ def _bounded(pieces: Iterable[bytes], most: int, filename: str) -> Iterable[byte
         yield piece
 
 
-def _drop_files(backend: Backend, connection: Connection, gone: Sequence[File]) -> None:
-    # Inside the transaction: nobody can record a file with the same bytes meanwhile.
-    for file in gone:
-        if files.drop_file(connection, file):
-            backend.blobs.delete(file.blob)
+def drop_blobs(backend: Backend, keys: Sequence[str]) -> int:
+    """Remove those of these blobs that no file and no version names. Returns how many.
+
+    Call it after the commit that took the names away: were they unlinked before, a crash between the two would leave
+    records without their bytes. A crash in between leaves blobs, for `sweep_blobs`.
+    """
+    removed = 0
+    for start in range(0, len(keys), 500):
+        # In a transaction: nobody can record a file or a text with the same bytes meanwhile.
+        with backend.database.write() as connection:
+            unknown = purge.unused_texts(connection, files.unknown_blobs(connection, keys[start : start + 500]))
+            for key in unknown:
+                backend.blobs.delete(key)
+        removed += len(unknown)
+    return removed
 
 
-def drop_texts(backend: Backend, connection: Connection, keys: Sequence[str]) -> None:
-    """Remove the parsed texts that no version needs; inside the transaction, so that none is recorded meanwhile."""
-    for key in purge.unused_texts(connection, keys):
-        backend.blobs.delete(key)
+def _prune_log(backend: Backend, store_id: int) -> None:
+    """Prune once a good part of the log is over what is kept, so that not each deletion writes."""
+    with backend.database.read() as connection:
+        store = stores.get_store_by_id(connection, store_id)
+    if store is not None and store.seq - store.pruned_through >= purge.KEPT_CHANGES + purge.KEPT_CHANGES // 10:
+        with backend.database.write() as connection:
+            purge.prune_log(connection, store.id, store.seq, purge.KEPT_CHANGES)

@@ -14,7 +14,7 @@ from threading import Event, Lock
 from indexes.errors import ChangeRequest, RagError, TryLater
 from ingest.document import ParsedDocument
 from ingest.failures import DocumentFailure
-from ingest.intake import drop_texts, sweep
+from ingest.intake import drop_blobs, sweep
 from ingest.sandbox import ParserPool
 from ingest.split import ChunkSettings, ChunkSpan, embedding_text, split_document
 from rag.backend import Backend
@@ -144,20 +144,21 @@ class Pipeline:
         with self._backend.database.write() as connection:
             if not self._backend.blobs.path(blob.key, must_exist=False).is_file():
                 return False
-            if not documents.advance(
+            ours = documents.advance(
                 connection, document.id, document.attempt, "embedding", chunks_total=len(new), chunks_done=0
-            ):
-                drop_texts(self._backend, connection, [blob.key])
-                return True
-            version = chunks.put_version(
-                connection,
-                document,
-                title=parsed.title,
-                media_type=parsed.media_type,
-                text_blob=blob.key,
-                characters=len(parsed.text),
             )
-            chunks.put_chunks(connection, version.id, generation.chunk_set_id, generation.tenant, new)
+            if ours:
+                version = chunks.put_version(
+                    connection,
+                    document,
+                    title=parsed.title,
+                    media_type=parsed.media_type,
+                    text_blob=blob.key,
+                    characters=len(parsed.text),
+                )
+                chunks.put_chunks(connection, version.id, generation.chunk_set_id, generation.tenant, new)
+        if not ours:
+            drop_blobs(self._backend, [blob.key])
         return True
 
     def _embed(self, ready: Sequence[Document], generation: Generation, embedder: Embedder) -> None:

@@ -33,6 +33,8 @@ RECOVERIES = 8
 
 START_EVERY = 3.0
 """Seconds between two tries to start, where the first one failed (a full disk, say)."""
+FORGET_EVERY = 1_000
+"""Batches after which the workflows that ended are forgotten; the same is done at the start."""
 STOP_WITHIN = 20.0
 """Seconds that work in hand gets to come to its next border."""
 
@@ -54,6 +56,7 @@ class Runner:
         self._held: IO[bytes] | None = None
         self._workflow: Callable[[str], None] | None = None
         self._parsers: ParserPool | None = None
+        self._begun = 0
         self._told: set[type[Exception]] = set()
         self.fault: Exception | None = None
         """Why the jobs do not run here although no other process runs them; None when they do or need not."""
@@ -147,6 +150,7 @@ class Runner:
 
         self._workflow = ingest_batch
         DBOS.launch()
+        self._forget_ended()
 
     def _ingest(self, batch: str) -> None:
         """The workflow: three steps, each harmless to repeat."""
@@ -232,6 +236,19 @@ class Runner:
             with self._lock:
                 self._running.discard(batch)
             raise
+        self._begun += 1
+        if self._begun % FORGET_EVERY == 0:
+            self._forget_ended()
+
+    def _forget_ended(self) -> None:
+        """Delete the records of workflows that succeeded, or they pile up: nobody asks for them any more."""
+        from dbos import DBOS
+
+        while True:
+            ended = DBOS.list_workflows(status="SUCCESS", limit=500, load_input=False, load_output=False)
+            if not ended:
+                return
+            DBOS.delete_workflows([workflow.workflow_id for workflow in ended])
 
     def _revive(self, batch: str) -> None:
         from dbos import DBOS

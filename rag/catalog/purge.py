@@ -32,6 +32,11 @@ def purgeable_versions(connection: Connection, most: int = 64) -> list[int]:
     return list(connection.execute(query).scalars())
 
 
+def stores_of(connection: Connection, version_ids: Sequence[int]) -> set[int]:
+    """The numbers of the stores that these versions belong to."""
+    return set(connection.execute(sa.select(_versions.store_id).where(_versions.id.in_(version_ids))).scalars())
+
+
 def purge_version(connection: Connection, version_id: int) -> str | None:
     """Remove a version's chunks and the vectors that nothing else uses.
 

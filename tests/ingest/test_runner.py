@@ -17,7 +17,8 @@ from indexes.errors import NotThere, TryLater
 from ingest import intake
 from ingest.pipeline import Pipeline
 from ingest.runner import Runner
-from rag.catalog import documents, schema
+from rag.catalog import documents, purge, schema
+from rag.catalog.database import Database
 from rag.catalog.records import Document, Store
 from rag.embedders.toy import ToyEmbedder
 from rag.retrieve import SearchOptions, retrieve
@@ -252,6 +253,62 @@ def test_a_runner_that_could_not_open_its_lock_is_in_nobodys_way(tmp_path: Path)
         store = intake.create_store(backend, "s")
         add_text(backend, store, "a.txt", "A text about ouzels.")
         wait_until_idle(backend, 20.0)
+
+
+def test_workflows_that_succeeded_and_old_marks_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dbos import DBOS
+
+    monkeypatch.setattr("ingest.runner.FORGET_EVERY", 3)
+    monkeypatch.setattr(purge, "KEPT_CHANGES", 2)
+    with open_backend(toy_settings(tmp_path)) as backend:
+        store = intake.create_store(backend, "s")
+        for text in ("one", "two", "three", "four", "five"):
+            add_text(backend, store, "a.txt", f"A text about {text} ducks.")
+            wait_until_idle(backend)
+        wait_for(lambda: len(DBOS.list_workflows(status="SUCCESS")) == 3)
+
+        def versions() -> int:
+            with backend.database.read() as connection:
+                return int(connection.execute(sa.select(sa.func.count()).select_from(schema.versions)).scalar_one())
+
+        wait_for(lambda: versions() == 3)
+        hits = retrieve(backend, [store], "ducks", SearchOptions()).candidates
+        assert [hit.text for hit in hits] == ["A text about five ducks."]
+
+
+def test_bytes_go_only_once_their_records_are_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_backend(toy_settings(tmp_path), jobs=False) as backend:
+        store = intake.create_store(backend, "s")
+        document = add_text(backend, store, "a.txt", "A text about teals.")
+        same = intake.upload(backend, "same.txt", "assistants", [b"A text about teals."])
+        real, seen = backend.blobs.delete, []
+
+        def deleting(key: str) -> None:
+            with Database(f"sqlite:///{tmp_path / 'catalog.db'}").read() as connection:
+                seen.append(connection.execute(sa.select(schema.files.c.id).where(schema.files.c.blob == key)).all())
+            real(key)
+
+        monkeypatch.setattr(backend.blobs, "delete", deleting)
+        intake.delete_documents(backend, [document])
+        assert seen == []
+        assert backend.blobs.path(same.blob).is_file()
+        intake.delete_file(backend, same)
+        assert seen == [[]]
+        assert not backend.blobs.path(same.blob, must_exist=False).is_file()
+
+
+def test_cancelling_purges_what_was_written_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_backend(toy_settings(tmp_path)) as backend:
+        store = intake.create_store(backend, "s")
+        stuck = threading.Event()
+        monkeypatch.setattr(ToyEmbedder, "embed_documents", lambda *_: stuck.wait(20) and 1 / 0)
+        add_text(backend, store, "a.txt", "A text about pochards.")
+        wait_for(lambda: all_documents(backend, store)["a.txt"].state == "embedding")
+        assert intake.cancel(backend, all_documents(backend, store)["a.txt"])
+        with backend.database.read() as connection:
+            assert connection.execute(sa.select(schema.chunks.c.id)).all() == []
+        monkeypatch.undo()
+        stuck.set()
 
 
 def test_a_document_deleted_while_it_is_embedded_leaves_no_vectors(
