@@ -19,7 +19,7 @@ def test_a_window_above_the_models_own_needs_a_tokenizer(tmp_path: Path) -> None
 
         def window(size: int, tokenizer: str | None = None) -> int:
             question = ({"role": "user", "content": "Which ducks dive?"},)
-            return prepare(backend, Ask((store,), question, window=size, tokenizer=tokenizer)).alias.window  # type: ignore[arg-type]
+            return prepare(backend, Ask((store,), question, window=size, tokenizer=tokenizer)).alias.window
 
         assert window(own) == own
         assert window(own + 1, "o200k_base") == own + 1
