@@ -57,9 +57,13 @@ class Client:
         """A store by id or unique name."""
         return self._call("GET", f"/v1/vector_stores/{_segment(name)}")
 
-    def create_store(self, name: str, embedder: str | None = None) -> Json:
-        """A new empty store."""
-        body = {"name": name} | ({"embedder": embedder} if embedder else {})
+    def create_store(self, name: str, embedder: str | None = None, *, only_if_absent: bool = False) -> Json:
+        """A new empty store; with `only_if_absent`, the store of this name if there is one."""
+        if not name.strip():
+            raise ChangeRequest("A store needs a name that is not empty.", code="invalid_value", param="name")
+        body: Json = {"name": name} | ({"embedder": embedder} if embedder else {})
+        if only_if_absent:
+            body["only_if_absent"] = True
         return self._call("POST", "/v1/vector_stores", json=body)
 
     def delete_store(self, name: str) -> Json:

@@ -75,7 +75,7 @@ def _welcome(call: Call, settings: Settings, server: Server, url: str, with_manu
 
 def _fill_manual(client: Client) -> None:
     """Make the store equal to the packaged pages, and wait until it is."""
-    store = next((s for s in client.stores() if s["name"] == MANUAL_STORE), None) or client.create_store(MANUAL_STORE)
+    store = client.create_store(MANUAL_STORE, only_if_absent=True)
     stored = {file["source"]: file for file in client.files(store["id"])}
     todo = plan(scan(MANUAL), {source: file["sha256"] for source, file in stored.items()})
     for page in (*todo.add, *todo.replace):

@@ -32,6 +32,7 @@ def create_vector_store(body: CreateVectorStore, backend: OpenBackend) -> Vector
         metadata=body.metadata,
         chunking=body.chunking_strategy.model_dump() if body.chunking_strategy else None,
         embedder=body.embedder,
+        only_if_absent=body.only_if_absent,
     )
     if files:
         intake.attach(backend, store, [NewDocument(file) for file in files])

@@ -68,7 +68,9 @@ Chunking = Annotated[AutoChunking | StaticChunking, Field(discriminator="type")]
 
 
 class CreateVectorStore(RequestModel):
-    """Beyond OpenAI's fields: `embedder`, an alias of the settings."""
+    """Beyond OpenAI's fields: `embedder`, an alias of the settings; `only_if_absent`, to get the store of this name
+    if there is one and make it otherwise.
+    """
 
     name: Annotated[str, StringConstraints(max_length=256), NoNul] | None = None
     description: LongText | None = None
@@ -77,6 +79,13 @@ class CreateVectorStore(RequestModel):
     expires_after: Any = None
     metadata: Metadata | None = None
     embedder: Identifier | None = None
+    only_if_absent: bool = False
+
+    @model_validator(mode="after")
+    def _absent_by_name(self) -> CreateVectorStore:
+        if self.only_if_absent and not self.name:
+            raise ValueError("only_if_absent needs a name")
+        return self
 
 
 class UpdateVectorStore(RequestModel):

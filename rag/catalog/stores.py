@@ -12,11 +12,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from indexes.errors import NotThere
+from indexes.errors import ChangeRequest, NotThere
 from rag.catalog import schema
 from rag.catalog.paging import page_rows
 from rag.catalog.records import Counts, Generation, Page, PageRequest, Store
 from rag.spaces import Space
+
+_NAMED_IDS = 10
+"""Ids that the error about an ambiguous name lists at most."""
 
 
 def create_store(
@@ -64,10 +67,28 @@ def get_store_by_id(connection: Connection, store_id: int) -> Store | None:
 
 
 def find_store(connection: Connection, tenant: str, name: str) -> Store:
-    """A store by its public id or, if just one has it, its name. Raises NotThere."""
+    """A store by its name or its public id.
+
+    Raises NotThere, and ChangeRequest (`ambiguous_name`, with the ids) for a name that several have.
+    """
+    return store_named(connection, tenant, name) or get_store(connection, tenant, name)
+
+
+def store_named(connection: Connection, tenant: str, name: str) -> Store | None:
+    """The store of this name, None when there is none.
+
+    Raises ChangeRequest (`ambiguous_name`, with the ids) when several have it.
+    """
     query = sa.select(schema.stores).where(schema.stores.c.tenant == tenant, schema.stores.c.name == name)
-    rows = list(connection.execute(query.order_by(schema.stores.c.id).limit(2)))
-    return _store(rows[0]) if len(rows) == 1 else get_store(connection, tenant, name)
+    rows = list(connection.execute(query.order_by(schema.stores.c.id).limit(_NAMED_IDS + 1)))
+    if len(rows) > 1:
+        ids = ", ".join([row.public_id for row in rows[:_NAMED_IDS]] + ["…"] * (len(rows) > _NAMED_IDS))
+        raise ChangeRequest(
+            f"Several vector stores are named {name!r}. Name one by its id: {ids}.",
+            code="ambiguous_name",
+            param="vector_store_id",
+        )
+    return _store(rows[0]) if rows else None
 
 
 def list_stores(connection: Connection, tenant: str, page: PageRequest) -> Page[Store]:

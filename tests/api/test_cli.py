@@ -250,6 +250,9 @@ def test_stores_and_status(shared):
     assert made["id"] in {store["id"] for store in shared.json("stores")}
     assert shared.json("status")["runs_jobs"] is True
     assert shared.text("cancel", "mine") == "0 cancelled.\n"
+    for empty in ("", "  "):
+        assert shared.error("stores", "create", empty, code=2) == "invalid_value"
+        assert shared.error("ingest", Path(__file__).parent, "--store", empty, code=2) == "invalid_value"
     assert shared.error("stores", "delete", "mine", code=2) == "confirmation_required"
     shared.json("stores", "delete", "mine", "--yes")
     assert shared.error("status", "mine", code=3) == "vector_store_not_found"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +49,31 @@ def test_a_store_is_made_described_changed_and_forgotten(http: httpx.Client) -> 
         refused(http.get(f"/v1/vector_stores/{name}"), 404, "vector_store_not_found", "vector_store_id")
 
 
-def test_a_name_that_two_stores_have_names_neither(http: httpx.Client) -> None:
+def test_a_name_that_two_stores_have_names_neither_and_the_error_says_their_ids(http: httpx.Client) -> None:
     twins = [_new_store(http, name="twin")["id"] for _ in range(2)]
-    refused(http.get("/v1/vector_stores/twin"), 404, "vector_store_not_found", "vector_store_id")
+    for answer in (
+        http.get("/v1/vector_stores/twin"),
+        http.post("/v1/vector_stores", json={"name": "twin", "only_if_absent": True}),
+    ):
+        message = refused(answer, 400, "ambiguous_name", "vector_store_id")
+        assert all(twin in message for twin in twins)
     for twin in twins:
         http.delete(f"/v1/vector_stores/{twin}")
+
+
+def test_many_who_ask_at_once_for_a_store_if_it_is_absent_get_the_same_one(http: httpx.Client) -> None:
+    body = {"name": "one for all", "only_if_absent": True}
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(lambda _: _new_store(http, **body)["id"], range(16)))
+    assert len(set(made)) == 1
+    assert [s["id"] for s in http.get("/v1/vector_stores", params={"limit": 100}).json()["data"]].count(made[0]) == 1
+    http.delete(f"/v1/vector_stores/{made[0]}")
 
 
 @pytest.mark.parametrize(
     ("body", "code", "param"),
     [
+        ({"only_if_absent": True}, "invalid_value", None),
         ({"nam": "x"}, "unknown_parameter", "nam"),
         ({"name": 5}, "invalid_value", "name"),
         ({"name": "a\0b"}, "invalid_value", "name"),
