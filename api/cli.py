@@ -29,8 +29,8 @@ Url = Annotated[
     typer.Option("--url", envvar="RAG_URL", help="Speak to the server at this address."),
 ]
 ApiKey = Annotated[str | None, typer.Option("--key", help="The server's key [RAG_API_KEY].")]
-DataFolder = Annotated[Path | None, typer.Option("--data", help="The data folder [RAG_DATA].")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="The settings file [RAG_CONFIG].")]
+DataFolder = Annotated[Path | None, typer.Option("--data", readable=False, help="The data folder [RAG_DATA].")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", readable=False, help="The settings file [RAG_CONFIG].")]
 Store = Annotated[str, typer.Argument(metavar="STORE", help="A vector store's name or id.")]
 Question = Annotated[str, typer.Argument(metavar="QUESTION")]
 Documents = Annotated[list[str], typer.Argument(metavar="FILE...", help="File ids or sources.")]
@@ -112,7 +112,7 @@ def serve(
 @command(app)
 def ingest(
     call: Call,
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files, folders, patterns.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", readable=False, help="Files, folders, patterns.")],
     store: Annotated[str, typer.Option("--store", help="The vector store; made if it is not there.")],
     wait: Wait = True,
     yes: Yes = False,

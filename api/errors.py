@@ -32,7 +32,10 @@ STATUS_OF_CODE = {
 """Codes whose status is not the one of their family."""
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 LONGEST_MESSAGE = 2_000
-UNEXPECTED = ChangeRequest("The server failed unexpectedly; its log says more.", code="server_error")
+UNEXPECTED = ChangeRequest(
+    "It failed unexpectedly. The log of the server says more; where there is none, run again with RAG_LOG_LEVEL=debug.",
+    code="server_error",
+)
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ group `rag.vector_indexes` or `rag.keyword_indexes`. The contracts are `indexes.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from indexes.keyword import KeywordIndex
 from indexes.registry import resolve
@@ -23,12 +23,22 @@ KEYWORD_INDEXES = {
 }
 
 
+def require_vector_index(name: str) -> None:
+    """See that `name` stands for a vector index whose package is installed. Raises as `open_vector_index` does."""
+    _vector_index(name)
+
+
+def require_keyword_index(name: str) -> None:
+    """See that `name` stands for a keyword index whose package is installed. Raises as `open_keyword_index` does."""
+    _keyword_index(name)
+
+
 def open_vector_index(name: str, dimension: int) -> VectorIndex:
     """A new, empty vector index of this width.
 
     Raises Unsupported for an unknown name or a missing package, ChangeRequest for a width below 1.
     """
-    return cast(VectorIndex, resolve("vector index", VECTOR_INDEXES, "rag.vector_indexes", name)(dimension))
+    return cast(VectorIndex, _vector_index(name)(dimension))
 
 
 def open_keyword_index(name: str, folder: Path) -> KeywordIndex:
@@ -37,4 +47,12 @@ def open_keyword_index(name: str, folder: Path) -> KeywordIndex:
     Raises Unsupported for an unknown name or a missing package, ChangeRequest (`index_unreadable`) when what lies in
     the folder cannot be used: delete the folder and index the texts again.
     """
-    return cast(KeywordIndex, resolve("keyword index", KEYWORD_INDEXES, "rag.keyword_indexes", name)(folder))
+    return cast(KeywordIndex, _keyword_index(name)(folder))
+
+
+def _vector_index(name: str) -> Any:
+    return resolve("vector index", VECTOR_INDEXES, "rag.vector_indexes", name)
+
+
+def _keyword_index(name: str) -> Any:
+    return resolve("keyword index", KEYWORD_INDEXES, "rag.keyword_indexes", name)

@@ -30,6 +30,10 @@ EMBED_AT_ONCE = 256
 PUBLISH_AT_ONCE = 16
 """Flips in one transaction."""
 
+PARSING_FAILED = (
+    "Parsing failed unexpectedly. Try again; the log of the server says more, or, where there is none, a run with "
+    "RAG_LOG_LEVEL=debug."
+)
 log = logging.getLogger(__name__)
 
 
@@ -116,7 +120,7 @@ class Pipeline:
         except Exception as error:  # whatever one document does, the others go on and it ends
             self._go_on(error)
             log.exception("preparing document %d failed", document.id)
-            self._fail(document, "server_error", "Parsing failed unexpectedly; the server's log says more. Try again.")
+            self._fail(document, "server_error", PARSING_FAILED)
 
     def _parse(self, document: Document) -> ParsedDocument:
         if document.bytes == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Lock
@@ -11,7 +11,8 @@ from threading import Event, Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.errors import ChangeRequest, TryLater
+from indexes import require_keyword_index, require_vector_index
+from indexes.errors import ChangeRequest, TryLater, Unsupported
 from rag.blobs import BlobFolder
 from rag.catalog import stores
 from rag.catalog.database import Database, open_database
@@ -23,6 +24,9 @@ from rag.settings import Settings
 from rag.spaces import Space, require_same_space
 from rag.texts import Texts
 from rag.views import View, Views
+
+NAMING_SETTINGS = ("embedder", "vector_index", "keyword_index", "prompts")
+"""The settings that name what may not be there."""
 
 
 class QuestionVectors:
@@ -51,13 +55,16 @@ class QuestionVectors:
 class Backend:
     """One open installation. Safe to use from several threads; close it at the end.
 
-    Raises TryLater (`data_unavailable`) when the data folder cannot be used.
+    Raises TryLater (`data_unavailable`) when the data folder cannot be used, ChangeRequest and Unsupported for a
+    setting that names what is not there.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.folder = _usable(settings.data)
         self.embedders = EmbedderRegistry.from_tables(settings.embedders)
+        for setting in NAMING_SETTINGS:
+            require_named(settings, setting)
+        self.folder = _usable(settings.data)
         self.models = ModelRegistry(settings.models, default=settings.model)
         self.database: Database = open_database(self.folder)
         self.blobs = BlobFolder(self.folder / "blobs")
@@ -131,6 +138,37 @@ class Backend:
             with self._lock:
                 self._spaces[space_id] = found
         return found
+
+
+def _known_embedder(settings: Settings) -> None:
+    EmbedderRegistry.from_tables(settings.embedders).spec(settings.embedder)
+
+
+def _there(settings: Settings) -> None:
+    folder = settings.prompts
+    if folder is not None and not folder.is_dir():
+        raise ChangeRequest(f"There is no folder {folder}. Name one of prompt templates.", code="no_such_folder")
+
+
+_NAMED: Mapping[str, Callable[[Settings], object]] = {
+    "embedder": _known_embedder,
+    "vector_index": lambda settings: require_vector_index(settings.vector_index),
+    "keyword_index": lambda settings: require_keyword_index(settings.keyword_index),
+    "prompts": _there,
+}
+
+
+def require_named(settings: Settings, setting: str) -> None:
+    """See that what one of NAMING_SETTINGS names is there; nothing is opened.
+
+    Raises ChangeRequest or Unsupported, naming the setting and where it was set.
+    """
+    try:
+        _NAMED[setting](settings)
+    except (ChangeRequest, Unsupported) as error:
+        origin = settings.origins.get(setting, "default")
+        message = f"The setting {setting} ({origin}): {error.message}"
+        raise type(error)(message, code=error.code, param=setting) from error
 
 
 def _usable(folder: Path) -> Path:

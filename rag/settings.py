@@ -163,9 +163,17 @@ def variable_of(name: str) -> str:
     return "RAG_" + name.replace(".", "_").upper()
 
 
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Variables named as settings are that stand for none, so that a slip of the pen can be told."""
+    known = {variable_of(name) for name in settings_names()} | SHORT_NAMES.keys() | NOT_SETTINGS
+    return sorted(name for name in environment if name.startswith("RAG_") and name not in known)
+
+
 def _config_file(file: Path | None, environment: Mapping[str, str]) -> Path | None:
     named = file or (Path(environment["RAG_CONFIG"]) if environment.get("RAG_CONFIG") else None)
     if named is not None:
+        if named.is_dir():
+            raise ChangeRequest(f"{named} is a folder. Name the settings file itself.", code="no_settings")
         if not named.is_file():
             raise ChangeRequest(f"The settings file {named} does not exist. Name one that does.", code="no_settings")
         return named
@@ -176,6 +184,11 @@ def _config_file(file: Path | None, environment: Mapping[str, str]) -> Path | No
 def _merge_file(path: Path, values: dict[str, Any], origins: dict[str, str]) -> None:
     try:
         read = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ChangeRequest(
+            f"The settings file {path} cannot be read: {error.strerror}. Let this user read it, or name another.",
+            code="no_settings",
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ChangeRequest(f"The settings file {path} is not valid TOML: {error}.", code="bad_settings") from error
     for name, value in read.items():

@@ -15,8 +15,8 @@ from pydantic import SecretStr
 
 from api.commands.call import FAILED, Call, open_client, settings_of
 from api.commands.output import print_json, print_table, print_text
-from indexes.errors import RagError
-from rag.settings import Settings, settings_names
+from indexes.errors import ChangeRequest, RagError, Unsupported
+from rag.settings import Settings, settings_names, unknown_variables
 
 PACKAGES = (
     "alembic",
@@ -62,7 +62,7 @@ class Check:
 def run(call: Call) -> None:
     """Look at everything; exits with 1 when something that is needed is missing."""
     settings = settings_of(call)
-    looks = [_packages, _embedder, _models, _tokenizers, _sandbox, _data_folder]
+    looks = [_packages, _named, _variables, _embedder, _models, _tokenizers, _sandbox, _data_folder]
     checks = [check for look in looks for check in _guarded(look, settings)]
     if call.url is not None:
         checks += _guarded(lambda _: _server(call), settings)
@@ -112,6 +112,26 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def _named(settings: Settings) -> Iterator[Check]:
+    from rag.backend import NAMING_SETTINGS, require_named
+
+    for setting in NAMING_SETTINGS:
+        value = getattr(settings, setting)
+        if value is None:
+            continue
+        try:
+            require_named(settings, setting)
+        except (ChangeRequest, Unsupported) as error:
+            yield Check("settings", setting, False, str(value), error.message)
+        else:
+            yield Check("settings", setting, True, str(value))
+
+
+def _variables(_settings: Settings) -> Iterator[Check]:
+    for name in unknown_variables(os.environ):
+        yield Check("settings", name, None, "no setting has this name", "It has no effect. Correct or unset it.")
 
 
 def _embedder(settings: Settings) -> Iterator[Check]:

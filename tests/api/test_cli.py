@@ -305,3 +305,23 @@ def test_doctor_tells_where_settings_come_from_and_no_secrets(tmp_path, monkeypa
     assert checks["embedder", "toy-384 (toy)"]["ok"] is True
     assert checks["tokenizers", "o200k_base"]["found"] == "exact"
     assert ("sandbox", "network") in checks
+
+
+def test_doctor_tells_of_settings_that_name_nothing_and_of_variables_that_are_no_settings(tmp_path):
+    rag = RagHere(tmp_path, tmp_path / "data", RAG_VECTOR_INDEX="nosuch", RAG_PORT="1")
+    checks = {(check["part"], check["name"]): check for check in rag.json("doctor", code=1)["checks"]}
+    assert checks["settings", "vector_index"]["ok"] is False
+    assert "environment variable RAG_VECTOR_INDEX" in checks["settings", "vector_index"]["advice"]
+    assert checks["settings", "keyword_index"]["ok"] is True
+    assert checks["settings", "RAG_PORT"]["ok"] is None
+    assert rag.error("stores", code=2) == "unknown_name"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="everything is readable to root")
+def test_what_this_user_may_not_read_is_told_in_our_own_form(tmp_path):
+    rag = RagHere(tmp_path, tmp_path / "data")
+    for path, refused in ((tmp_path / "locked", "folder_unreadable"), (tmp_path / "locked.md", "file_unreadable")):
+        path.mkdir() if refused.startswith("folder") else path.write_text("text")
+        path.chmod(0)
+        assert rag.error("ingest", path, "--store", "s", code=2) == refused
+        path.chmod(0o700)

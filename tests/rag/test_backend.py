@@ -1,0 +1,56 @@
+"""Opening an installation: what the settings name is there, or the setting is named at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from indexes.errors import ChangeRequest
+from rag.backend import NAMING_SETTINGS, Backend, require_named
+from rag.settings import load_settings, unknown_variables
+from tests.backends import toy_settings
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "code"),
+    [
+        ("embedder", "nobody", "unknown_name"),
+        ("vector_index", "nosuch", "unknown_name"),
+        ("keyword_index", "nosuch", "unknown_name"),
+        ("prompts", Path("/no/such/folder"), "no_such_folder"),
+        ("prompts", Path(__file__), "no_such_folder"),
+    ],
+)
+def test_a_setting_that_names_what_is_not_there_is_refused_before_anything_is_made(
+    setting: str, value: Any, code: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ChangeRequest, match=f"The setting {setting} \\(flag\\): .*") as refused:
+        Backend(toy_settings(tmp_path / "data", **{setting: value}))
+    assert (refused.value.code, refused.value.param) == (code, setting)
+    assert not (tmp_path / "data").exists()
+
+
+def test_what_the_settings_name_by_default_is_there(tmp_path: Path) -> None:
+    settings = load_settings(environment={}, flags={"data": tmp_path, "prompts": tmp_path})
+    for setting in NAMING_SETTINGS:
+        require_named(settings, setting)
+
+
+def test_variables_that_stand_for_no_setting_are_told() -> None:
+    environment = {
+        "RAG_SERVER_PORT": "1",
+        "RAG_API_KEY": "k",
+        "RAG_CONFIG": "",
+        "RAG_PORT": "1",
+        "PATH": "",
+        "RAG_": "",
+    }
+    assert unknown_variables(environment) == ["RAG_", "RAG_PORT"]
+
+
+def test_a_folder_in_place_of_the_settings_file_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(ChangeRequest, match=r"is a folder\. Name the settings file") as refused:
+        load_settings(tmp_path, environment={})
+    assert refused.value.code == "no_settings"
