@@ -34,6 +34,12 @@ FOLLOWING = 0.55
 """A sentence's successor in its paragraph is quoted with it when it is worth this share of it."""
 FURTHER_QUOTE = 0.4
 """A further quote must reach this share of the best one's value."""
+MOST_ROWS = 3
+"""Rows of tables in one answer; more of them is a table, not an answer."""
+MOST_CODE_LINES = 8
+"""Lines of a code block, its fences left out, that is still quoted whole."""
+LESS_RELEVANT = 0.7
+"""An answer does not begin with a passage whose relevance is below this share of another quoted one's."""
 
 
 Kind = Literal["sentence", "item", "row", "code", "heading"]
@@ -100,7 +106,9 @@ class Quote:
 
 
 def quotes(question: str, passages: Sequence[Passage]) -> list[Quote]:
-    """One to three quotes that answer `question` best, in reading order (of the passages, then within each)."""
+    """One to three quotes that answer `question` best, in reading order (of the passages, then within each); those of
+    clearly less relevant passages come last.
+    """
     candidates = [_Scored(i, passage, segments(passage.text)) for i, passage in enumerate(passages)]
     weights = _weights(question, candidates)
     values = [scored.values(weights) for scored in candidates]
@@ -114,8 +122,12 @@ def quotes(question: str, passages: Sequence[Passage]) -> list[Quote]:
             break
         if chosen and value < max(FURTHER_QUOTE * ranked[0][0], 1e-9):
             continue
-        _choose(chosen, i, _widened(candidates[i], at, values[i]))
-    chosen.sort(key=lambda entry: (entry[0], entry[1].start))
+        quote = _widened(candidates[i], at, values[i])
+        rows = sum(candidates[j].rows(other) for j, other in chosen) + candidates[i].rows(quote)
+        if not chosen or rows <= MOST_ROWS:
+            _choose(chosen, i, quote)
+    enough = LESS_RELEVANT * max((quote.passage.relevance for _, quote in chosen), default=0.0)
+    chosen.sort(key=lambda entry: (entry[1].passage.relevance < enough, entry[0], entry[1].start))
     return _joined([quote for _, quote in chosen])
 
 
@@ -129,6 +141,16 @@ class _Scored:
         self.words = [frozenset(analyse(passage.text[part.start : part.end])) for part in self.parts]
         above = " ".join((passage.title, *passage.heading_path))
         self.headings = [frozenset(analyse(above)) | near for near in self._nearest_headings()]
+
+    def rows(self, quote: Quote) -> int:
+        """How many rows of a table a quote holds."""
+        return sum(part.kind == "row" and quote.start <= part.start < quote.end for part in self.parts)
+
+    def is_header(self, at: int) -> bool:
+        """Whether a segment is the first row of a table, which names its columns: a rule stands below it."""
+        if not 0 <= at < len(self.parts) - 1 or self.parts[at].kind != "row":
+            return False
+        return "--" in self.passage.text[self.parts[at].end : self.parts[at + 1].start]
 
     def _nearest_headings(self) -> list[frozenset[str]]:
         near: frozenset[str] = frozenset()
@@ -160,7 +182,9 @@ class _Scored:
         return 0 <= at < len(self.parts) and self.parts[at].kind != "heading"
 
     def _form(self, at: int) -> float:
-        """Less for what says little by itself: a heading, a fragment of a few words."""
+        """Less for what says little by itself: a heading, a fragment of a few words; nothing for a table's header."""
+        if self.is_header(at):
+            return 0.0
         if self.parts[at].kind == "heading":
             return 0.3
         return min(1.0, 0.4 + 0.1 * len(self.words[at]))
@@ -177,27 +201,34 @@ def _weights(question: str, candidates: Sequence[_Scored]) -> dict[str, float]:
 
 
 def _widened(scored: _Scored, at: int, values: Sequence[float]) -> Quote:
-    """The segment with what belongs to it: a heading's first words, what a colon announces, the sentence after it."""
+    """The segment with what belongs to it: a heading's first words, what a colon announces, the sentence after it, the
+    header above a table's first row.
+    """
     parts, text = scored.parts, scored.passage.text
-    last = at
-    while last + 1 < len(parts) and parts[last + 1].end - parts[at].start <= LONGEST_QUOTE:
-        if not _goes_on(parts, text, at, last, values):
+    first = at - 1 if parts[at].kind == "row" and scored.is_header(at - 1) else at
+    last, rows = at, sum(part.kind == "row" for part in parts[first : at + 1])
+    while last + 1 < len(parts) and parts[last + 1].end - parts[first].start <= LONGEST_QUOTE:
+        rows += parts[last + 1].kind == "row"
+        if rows > MOST_ROWS or not _goes_on(parts, text, at, last, values):
             break
         last += 1
-    return Quote(scored.passage, parts[at].start, parts[last].end)
+    while last > at and scored.is_header(last):
+        last -= 1
+    return Quote(scored.passage, parts[first].start, parts[last].end)
 
 
 def _goes_on(parts: Sequence[Segment], text: str, first: int, last: int, values: Sequence[float]) -> bool:
     this, after = parts[last], parts[last + 1]
-    if after.kind == "heading":
-        return False
+    gap = text[this.end : after.start]
+    if after.kind == "heading" or "```" in gap or "~~~" in gap:
+        return False  # a lone fence in a quote would take in all that follows it
     if this.kind == "heading":
         return True
     if text[this.start : this.end].endswith((":", "：")):
         return True
     if last > first and this.kind == after.kind and after.kind in ("item", "row"):
         return True
-    same_paragraph = "\n\n" not in text[this.end : after.start]
+    same_paragraph = "\n\n" not in gap
     return last == first and same_paragraph and 0 < FOLLOWING * values[first] <= values[last + 1]
 
 
@@ -315,11 +346,12 @@ def _kind(line: str) -> Kind | None:
 
 
 def _code(text: str, lines: Sequence[tuple[int, int]], at: int) -> tuple[int, list[Segment]]:
-    """A fenced block whole, when it is closed and not long; otherwise its lines. Returns the line after it."""
+    """A fenced block whole, when it is closed and short; otherwise its lines. Returns the line after it."""
     fence = text[slice(*lines[at])].strip()[:3]
     close = next((i for i in range(at + 1, len(lines)) if text[slice(*lines[i])].strip().startswith(fence)), None)
     inside = lines[at + 1 : close]
-    if close is not None and lines[close][1] - lines[at][0] <= LONGEST_QUOTE:
+    short = len(inside) <= MOST_CODE_LINES
+    if close is not None and short and lines[close][1] - lines[at][0] <= LONGEST_QUOTE:
         return close + 1, _trimmed(text, lines[at][0], lines[close][1], "code")
     after = len(lines) if close is None else close + 1
     return after, [part for start, end in inside for part in _trimmed(text, start, end, "code")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from indexes.errors import ChangeRequest
 from rag.context import Context, Passage
 from rag.models import Delta, Sampling
-from rag.models.extractive import MOST_QUOTES, ExtractiveLLM, quotes, segments
+from rag.models.extractive import MOST_CODE_LINES, MOST_QUOTES, MOST_ROWS, ExtractiveLLM, quotes, segments
 from rag.models.registry import EXTRACTIVE
 from rag.tokenizers import open_tokenizer
 from tests.benchmarks import bench_extractive
@@ -122,6 +124,41 @@ async def test_the_heading_above_counts_and_a_list_comes_with_what_announces_it(
 async def test_code_is_quoted_whole_and_its_fence_stays_closed() -> None:
     answer = await spoken("rag backup command", passage(1, MANUAL))
     assert "```sh\nrag backup --to /mnt\n```\n\n[1]" in answer
+
+
+TABLE = "| code | meaning |\n|---|---|\n" + "".join(
+    f"| `code_{n}` | the file failed for reason {n} |\n" for n in range(9)
+)
+
+
+async def test_of_a_table_a_few_rows_are_quoted_with_its_header_only_above_the_first() -> None:
+    for text in (TABLE, f"The codes of a failed file are:\n\n{TABLE}"):
+        answer = await spoken("Which code has a file that failed for reason 7?", passage(1, text))
+        assert "| `code_7` | the file failed for reason 7 |" in answer
+        assert answer.count("| `code_") <= MOST_ROWS
+        assert "| code | meaning |" not in answer
+    answer = await spoken("Which code has reason 0?", passage(1, TABLE))
+    assert answer.startswith("| code | meaning |\n|---|---|\n| `code_0` |")
+    assert await spoken("code meaning", passage(1, TABLE)) != "| code | meaning | [1]"
+
+
+async def test_of_a_long_code_block_its_best_line_is_quoted_or_the_sentence_before_without_a_lone_fence() -> None:
+    lines = "\n".join(f"step{n} --option-{n}" for n in range(MOST_CODE_LINES + 1))
+    text = f"Run the migration of the database like this:\n\n```sh\n{lines}\n```\n\nThen look at the log of it."
+    for question in ("How is the migration of the database run?", "step4 option"):
+        answer = await spoken(question, passage(1, text))
+        assert "```" not in answer
+        assert answer.count("--option") <= MOST_QUOTES
+    assert "step4 --option-4" in answer
+
+
+async def test_an_answer_does_not_begin_with_a_clearly_less_relevant_passage() -> None:
+    texts = ("The port of the printer is blue.", "The default port of the server is 8000.")
+    weak, strong = (passage(i, text) for i, text in enumerate(texts, 1))
+    found = quotes(
+        "What is the default port of the server?", [replace(weak, relevance=0.2), replace(strong, relevance=0.8)]
+    )
+    assert next(iter(found)).passage.number == 2
 
 
 async def test_the_passage_that_answers_is_quoted_not_the_first() -> None:
