@@ -13,6 +13,8 @@ from indexes.errors import ChangeRequest
 
 _SNIPPET = 400
 """Characters of a hit that are shown."""
+_QUOTE = 100
+"""Characters of a citation's quote that are shown."""
 
 
 def search(
@@ -107,9 +109,16 @@ def _show_delta(call: Call, delta: str) -> None:
 
 
 def _print_citations(end: Json) -> None:
-    named = {citation["number"]: citation for citation in end.get("citations", [])}
-    for number, citation in sorted(named.items()):
-        print_text(f"[{number}] {_place(citation)}, characters {citation['start']:,} to {citation['end']:,}")
+    cited: dict[int, list[Json]] = {}
+    for citation in end.get("citations", []):
+        spans = cited.setdefault(citation["number"], [])
+        if all((citation["start"], citation["end"]) != (span["start"], span["end"]) for span in spans):
+            spans.append(citation)
+    for number, spans in sorted(cited.items()):
+        print_text(f"[{number}] {_place(spans[0])}")
+        for span in spans:
+            place = f"characters {span['start']:,} to {span['end']:,}"
+            print_text(f"    {place}: {_shortened(span['quote'], _QUOTE)}")
     if not end.get("grounded", True):
         note("The answer stands on nothing in the store.")
     for marker in end.get("removed_markers", []):
@@ -152,6 +161,6 @@ def _place(hit: Json) -> str:
     return f"{' › '.join(parts)}{page} ({hit['filename']})"
 
 
-def _shortened(text: str) -> str:
+def _shortened(text: str, most: int = _SNIPPET) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= _SNIPPET else f"{line[:_SNIPPET].rsplit(' ', 1)[0]} …"
+    return line if len(line) <= most else f"{line[:most].rsplit(' ', 1)[0]} …"
