@@ -20,7 +20,7 @@ from rag.settings import Settings
 
 MANUAL = Path(__file__).resolve().parents[1] / "manual"
 MANUAL_STORE = "manual"
-QUESTION = "Which file formats can be ingested?"
+QUESTION = "How do I back up the data?"
 
 
 def run(call: Call, host: str | None, port: int | None, *, with_manual: bool) -> None:
