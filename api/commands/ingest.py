@@ -105,9 +105,7 @@ def _find_store(client: Client, name: str) -> Json | None:
     same = [store for store in client.stores() if name in (store["id"], store["name"])]
     if len(same) > 1:
         ids = ", ".join(store["id"] for store in same)
-        raise ChangeRequest(
-            f"{len(same)} stores are named {name!r}. Name one by its id: {ids}.", code="ambiguous_name"
-        )
+        raise ChangeRequest(f"{len(same)} stores are named {name!r}. Name one by its id: {ids}.", code="ambiguous_name")
     if not same and name.startswith("vs_"):
         return client.store(name)  # raises: an id that is not there is no name for a new store
     return same[0] if same else None
