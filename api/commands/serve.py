@@ -20,7 +20,7 @@ from rag.settings import Settings
 
 MANUAL = Path(__file__).resolve().parents[1] / "manual"
 MANUAL_STORE = "manual"
-QUESTION = "How do I back up the data?"
+QUESTION = "Which file formats can be ingested?"
 
 
 def run(call: Call, host: str | None, port: int | None, *, with_manual: bool) -> None:
