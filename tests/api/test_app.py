@@ -78,7 +78,7 @@ def test_what_is_unfinished_at_a_stop_is_done_after_the_next_start(tmp_path: Pat
         store = http.post("/v1/vector_stores", json={"name": "kept", "file_ids": [file_id]}).json()["id"]
         assert http.get(f"/v1/vector_stores/{store}").json()["file_counts"]["in_progress"] == 1
     # In a process of its own: the jobs of one data folder run once in a process.
-    with _served(tmp_path) as url, httpx.Client(base_url=url) as http:
+    with _served(tmp_path) as url, httpx.Client(base_url=url, timeout=60) as http:
         assert finished(http, store, file_id)["status"] == "completed"
         hits = http.post("/v1/vector_stores/kept/search", json={"query": "kettle"}).json()["data"]
         assert [hit["file_id"] for hit in hits] == [file_id]
