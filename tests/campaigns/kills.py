@@ -115,6 +115,10 @@ class Workload(threading.Thread):
                     self._search()
             round_ += 1
 
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+
     def settle(self) -> None:
         """Ask again for what was left uncertain, so that the end is known."""
         for source, text in list(self.uncertain.items()):
@@ -200,6 +204,7 @@ def campaign(kills: int, texts: list[str], seed: int, data: Path) -> dict[str, A
     work.settle()
     _finish(server)
     _next_ingestion_works(server, work)
+    work.close()
     server.kill(signal.SIGTERM)
     found = check(data, work.acknowledged)
     assert not work.faults, work.faults[:5]
