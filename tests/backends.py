@@ -30,6 +30,8 @@ def open_backend(settings: Settings, *, jobs: bool = True) -> Iterator[Backend]:
     backend = Backend(settings)
     runner = Runner(backend) if jobs else None
     try:
+        # A process runs the jobs of one folder at a time: a server left open by another test would keep the place.
+        assert runner is None or runner.ready.wait(30), "the jobs do not run here"
         yield backend
     finally:
         if runner is not None:

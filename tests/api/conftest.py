@@ -14,14 +14,14 @@ from tests.api.running import Corpus, RunningServer, fill
 from tests.fakes.openai_server import FakeOpenAI
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def provider() -> Iterator[FakeOpenAI]:
     """The server of the model alias `scripted`."""
     with FakeOpenAI() as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory, provider: FakeOpenAI) -> Iterator[RunningServer]:
     """A server without a key that runs jobs; models `extractive` and `scripted`."""
     scripted = {
@@ -44,7 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, provider: FakeOpenAI) -> It
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server with the key `sesame` that runs no jobs and takes bodies of 1 MiB."""
     settings = Settings(
@@ -75,7 +75,7 @@ def keyed(locked: RunningServer) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def corpus(server: RunningServer) -> Corpus:
     """The store `help` of the open server: three documents, ingested."""
     with httpx.Client(base_url=server.url, timeout=30) as client:
