@@ -174,13 +174,13 @@ class Pipeline:
                 if version is not None:
                     owner[version.id] = document
             texts = chunks.version_texts(connection, sorted(owner), generation.chunk_set_id)
-            missing = vectors.missing_keys(connection, space, tenant, [key for _, key, _, _ in texts])
-        wanted: dict[bytes, tuple[str, Document]] = {}
-        for version_id, key, header, text in texts:
+            missing = vectors.missing_keys(connection, space, tenant, [key for _, key, _, _, _ in texts])
+        wanted: dict[bytes, tuple[str, int, Document]] = {}
+        for version_id, key, header, text, tokens in texts:
             if key in missing and key not in wanted:
-                wanted[key] = embedding_text(header, text), owner[version_id]
+                wanted[key] = embedding_text(header, text), tokens, owner[version_id]
         # Texts of like length go together, so that little is spent on padding.
-        order = sorted(wanted, key=lambda key: len(wanted[key][0]))
+        order = sorted(wanted, key=lambda key: wanted[key][1])
         for start in range(0, len(order), EMBED_AT_ONCE):
             self._go_on()
             keys = order[start : start + EMBED_AT_ONCE]
@@ -192,10 +192,10 @@ class Pipeline:
             rows = embedder.embed_documents([wanted[key][0] for key in keys])
             tally: dict[int, list[int]] = {}
             for key in keys:
-                text, document = wanted[key]
+                _, tokens, document = wanted[key]
                 counted = tally.setdefault(document.id, [document.attempt, 0, 0])
                 counted[1] += 1
-                counted[2] += embedder.tokenizer.count(text)
+                counted[2] += tokens
             with self._backend.database.write() as connection:
                 # A document deleted meanwhile was purged already: nothing would ever remove its vectors.
                 held = vectors.wanted_keys(connection, tenant, keys)

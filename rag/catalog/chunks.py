@@ -146,14 +146,14 @@ def put_chunks(
 
 def version_texts(
     connection: Connection, version_ids: Sequence[int], chunk_set_id: int
-) -> list[tuple[int, bytes, str, str]]:
-    """(version, embedding key, header, text) of every chunk of these versions."""
+) -> list[tuple[int, bytes, str, str, int]]:
+    """(version, embedding key, header, text, tokens) of every chunk of these versions."""
     query = (
-        sa.select(_chunks.version_id, _chunks.embedding_key, _chunks.header, _chunks.text)
+        sa.select(_chunks.version_id, _chunks.embedding_key, _chunks.header, _chunks.text, _chunks.tokens)
         .where(_chunks.version_id.in_(version_ids), _chunks.chunk_set_id == chunk_set_id)
         .order_by(_chunks.id)
     )
-    return [(row.version_id, row.embedding_key, row.header, row.text) for row in connection.execute(query)]
+    return [tuple(row) for row in connection.execute(query)]
 
 
 def visible_chunks(connection: Connection, ids: Sequence[int]) -> dict[int, StoredChunk]:

@@ -1,9 +1,10 @@
 """A query's time beyond embedding it: in process, hybrid, top 10, over 20,000 chunks.
 
-    python -m tests.benchmarks.query_time [--chunks 20000] [--questions 500]
+    python -m tests.benchmarks.query_time [--chunk-tokens 150] [--questions 500]
 
-The corpus is `squad2_open`, one passage a document, with the toy embedder of 384 dimensions: what is measured does not
-depend on what the vectors mean. Every question is asked once, so that no cache helps, and each stage is reported.
+The corpus is `squad2_open`, the passages of an article in one document and chunks small enough to make 20,000 of them,
+with the toy embedder of 384 dimensions: what is measured does not depend on what the vectors mean. Every question is
+asked once, so that no cache helps, and each stage is reported.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import asyncio
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ingest import intake
-from ingest.beir import ingest_corpus, read_beir
+from ingest.beir import CorpusLine, ingest_corpus, read_beir
 from ingest.runner import Runner
 from rag.backend import Backend
 from rag.retrieve import SearchOptions, retrieve
@@ -26,18 +28,29 @@ from rag.settings import load_settings
 from tests.data import data_root
 
 
+def articles(passages: Sequence[CorpusLine]) -> list[CorpusLine]:
+    """The passages of each article as one document."""
+    texts: dict[str, list[str]] = {}
+    for passage in passages:
+        texts.setdefault(passage.title, []).append(passage.text)
+    return [CorpusLine(title, title, "\n\n".join(parts)) for title, parts in texts.items()]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--chunks", type=int, default=20_000)
+    parser.add_argument("--chunk-tokens", type=int, default=150)
     parser.add_argument("--questions", type=int, default=500)
     chosen = parser.parse_args()
-    dataset = read_beir(data_root() / "squad2_open", chosen.chunks)
+    dataset = read_beir(data_root() / "squad2_open")
     with tempfile.TemporaryDirectory() as folder:
-        settings = load_settings(environment={}, flags={"data": Path(folder), "embedder": "toy-384"})
+        settings = load_settings(
+            environment={},
+            flags={"data": Path(folder), "embedder": "toy-384", "ingest.chunk_tokens": chosen.chunk_tokens},
+        )
         backend = Backend(settings)
         runner = Runner(backend)
         store = intake.create_store(backend, "speed")
-        ingest_corpus(backend, store, list(dataset.corpus), lambda *_: None)
+        ingest_corpus(backend, store, articles(dataset.corpus), lambda *_: None)
         runner.close()
         began = time.perf_counter()
         chunks = len(backend.view(backend.live_generation(store)))
