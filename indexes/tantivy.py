@@ -33,6 +33,9 @@ WRITER_BYTES = 30_000_000
 SMALL_SET = 10_000
 """Up to this many allowed ids go into the query as a set of terms (10 ms); more are picked out of a deeper ranking."""
 
+WORDS_AT_ONCE = 20
+"""Powers of two that a float32 adds up exactly."""
+
 EXTRA = 16
 """Hits fetched beyond k, so that the few that tie with the k-th need no second look."""
 
@@ -113,15 +116,24 @@ class TantivyIndex:
         return np.array([score_of.get(int(id_), 0.0) for id_ in ids], dtype=np.float32)
 
     def contains(self, words: Sequence[str], ids: Ids) -> NDArray[np.bool_]:
-        """See `KeywordIndex.contains`."""
+        """See `KeywordIndex.contains`. One search for some words: each adds its own power of two to a text's score."""
         searcher = self._searcher
         found = np.zeros((len(words), len(ids)), dtype=np.bool_)
         if not len(ids) or not searcher.num_docs:
             return found
-        for row, word in zip(found, words, strict=True):
-            hits = searcher.search(self._among(self._term(word), ids), len(ids), count=False).hits
+        order = np.argsort(ids, kind="stable")
+        for start in range(0, len(words), WORDS_AT_ONCE):
+            some = words[start : start + WORDS_AT_ONCE]
+            bits = [
+                (tantivy.Occur.Should, tantivy.Query.const_score_query(self._term(word), float(1 << bit)))
+                for bit, word in enumerate(some)
+            ]
+            hits = searcher.search(self._among(tantivy.Query.boolean_query(bits), ids), len(ids), count=False).hits
             if hits:
-                row[:] = np.isin(ids, searcher.fast_field_values("id", [address for _, address in hits]))
+                hit_ids = np.array(searcher.fast_field_values("id", [address for _, address in hits]), dtype=np.int64)
+                masks = np.array([score for score, _ in hits]).round().astype(np.int64)
+                places = order[np.searchsorted(ids, hit_ids, sorter=order)]
+                found[start : start + len(some), places] = (masks >> np.arange(len(some))[:, None]) & 1
         return found
 
     def document_frequency(self, words: Sequence[str]) -> list[int]:
