@@ -81,11 +81,5 @@ def unknown_blobs(connection: Connection, keys: Sequence[str]) -> list[str]:
     return sorted(set(keys) - set(connection.execute(query).scalars()))
 
 
-def is_used(connection: Connection, file_id: int) -> bool:
-    """Whether a document of any store stands on this file."""
-    query = sa.select(sa.literal(1)).where(schema.documents.c.file_id == file_id).limit(1)
-    return connection.execute(query).first() is not None
-
-
 def _file(row: Row[Any]) -> File:
     return File(**row._mapping)

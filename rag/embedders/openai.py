@@ -7,7 +7,6 @@ direction would put vectors under the wrong texts, silently. Each is an error th
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from indexes.errors import ChangeRequest, RagError, TryLater
 from rag.embedders import EmbedderSpec, too_long
+from rag.provider_key import HOSTED_KEY, read_key
 from rag.spaces import Space
 from rag.tokenizers import open_tokenizer
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from openai import APIStatusError, OpenAI
 
 HOSTED = "https://api.openai.com/v1"
-HOSTED_KEY = "OPENAI_API_KEY"
 CONNECT_SECONDS = 10.0
 TOKEN_LIMIT = 8191
 BATCH_TEXTS = 64
@@ -44,7 +43,7 @@ class OpenAIEmbedder:
         """
         self._spec = spec
         self._who = f"The embeddings endpoint {spec.base_url or HOSTED} (model {spec.model!r})"
-        self._key = _read_key(spec)
+        self._key = read_key(f"The embedder {spec.name!r}", spec.api_key_env, spec.base_url)
         self._client = _connect(spec, self._key)
         try:
             self.tokenizer = open_tokenizer(spec.tokenizer or "cl100k_base")
@@ -189,20 +188,6 @@ class OpenAIEmbedder:
         words = " ".join(str(body.get("message", "")).split())[:300]
         words = words.replace(self._key, "***") if self._key else words
         return ChangeRequest(f"{self._who} refused the request (status {status}): {words}", code="embedder_refused")
-
-
-def _read_key(spec: EmbedderSpec) -> str | None:
-    """The hosted service's usual variable is read only for the hosted service: a key goes nowhere else unasked."""
-    name = spec.api_key_env or (HOSTED_KEY if spec.base_url is None else None)
-    if name is None:
-        return None
-    key = os.environ.get(name, "").strip()
-    if not key:
-        raise TryLater(
-            f"The embedder {spec.name!r} has no key: the environment variable {name} is not set. "
-            f"Its operator should set it and restart."
-        )
-    return key
 
 
 def _connect(spec: EmbedderSpec, key: str | None) -> OpenAI:

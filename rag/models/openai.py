@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import email.utils
 import math
-import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
@@ -18,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 from indexes.errors import ChangeRequest, RagError, TryLater
 from rag.context import Context, Message
 from rag.models import Delta, ModelAlias, Sampling, Usage
+from rag.provider_key import HOSTED_KEY, read_key
 
 if TYPE_CHECKING:
     from openai import APIError, APIStatusError, AsyncOpenAI
 
 HOSTED = "https://api.openai.com/v1"
-HOSTED_KEY = "OPENAI_API_KEY"
 CONNECT_SECONDS = 10.0
 LONGEST_EXCERPT = 300
 """Characters of a server's own message that ours repeats."""
@@ -43,7 +42,7 @@ class OpenAILLM:
     def __init__(self, alias: ModelAlias) -> None:
         """Raises TryLater (`unavailable`) when the alias names a key that the environment lacks."""
         self._alias = alias
-        self._key = _read_key(alias)
+        self._key = read_key(f"The model {alias.name!r}", alias.api_key_env, alias.base_url)
         self._client = _connect(alias, self._key)
         self._dialect = _Dialect()
 
@@ -150,20 +149,6 @@ class OpenAILLM:
         if self._key:
             words = words.replace(self._key, "***")
         return f": {words[:LONGEST_EXCERPT].rstrip('.')}" if words else ""
-
-
-def _read_key(alias: ModelAlias) -> str | None:
-    """The hosted service's usual variable is read only for the hosted service: a key goes nowhere else unasked."""
-    name = alias.api_key_env or (HOSTED_KEY if alias.base_url is None else None)
-    if name is None:
-        return None
-    key = os.environ.get(name, "").strip()
-    if not key:
-        raise TryLater(
-            f"The model {alias.name!r} has no key: the environment variable {name} is not set. "
-            f"Its operator should set it and restart."
-        )
-    return key
 
 
 def _connect(alias: ModelAlias, key: str | None) -> AsyncOpenAI:
