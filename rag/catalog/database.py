@@ -9,41 +9,49 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection
 
 from indexes.errors import ChangeRequest, TryLater
 from rag.catalog import schema
+from rag.catalog.engines import KINDS, parse_url, shown_url
 
 
 class Database:
-    """The catalog's connections.
+    """The catalog's connections, on SQLite or PostgreSQL. Safe to use from several threads.
 
     `read()` is one consistent snapshot, `write()` one transaction that is durable when it ends without an
-    error. Both translate a busy, full or broken disk into TryLater.
+    error. Both raise TryLater for a server or a disk that is busy, full or out of reach, and ChangeRequest where the
+    setting or a value must change. `url` may hold a password; `place` is what may be shown.
     """
 
     def __init__(self, url: str) -> None:
-        self.url = sa.make_url(url)
-        self.engine = _open_engine(self.url)
+        self.url = parse_url(url)
+        self.place = shown_url(self.url)
+        self._kind = KINDS[self.url.get_backend_name()]
+        self.engine = self._kind.open(self.url)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection that sees one state of the catalog throughout."""
-        with _translated(), self.engine.connect() as connection:
-            connection.exec_driver_sql("BEGIN")
+        with self._translated(), self.engine.connect() as connection:
             try:
+                connection.exec_driver_sql(self._kind.read)
                 yield connection
             finally:
                 connection.rollback()
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A transaction: all of it happens, durably, or none of it."""
-        with _translated(), self.engine.connect() as connection:
-            # A deferred transaction that turns into a write fails at once whatever the timeout.
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+    def write(self, *, shared: bool = False) -> Iterator[Connection]:
+        """A transaction: all of it happens, durably, or none of it. Nobody else writes meanwhile.
+
+        `shared` lets others that are `shared` write beside it, where the database can. It is for what is right by the
+        locks of the rows that it changes and by what only a transaction without `shared` takes away. Change rows in
+        one order, vectors before documents before stores and each by ascending key, or two may wait for each other
+        (one of them is then told to try later).
+        """
+        with self._translated(), self.engine.connect() as connection:
             try:
+                connection.exec_driver_sql(self._kind.write_shared if shared else self._kind.write)
                 yield connection
             except BaseException:
                 connection.rollback()
@@ -54,13 +62,28 @@ class Database:
         """Close every connection. Idempotent."""
         self.engine.dispose()
 
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sa.exc.TimeoutError as error:  # every connection of the pool is in use
+            raise TryLater("The catalog is busy; try again.", code="catalog_busy", retry_after=1.0) from error
+        except sa.exc.DBAPIError as error:
+            told = self._kind.explain(error, self.place)
+            if told is None:
+                raise
+            raise told from error
 
-def open_database(folder: Path) -> Database:
-    """Open (or make) the SQLite catalog in a data folder, with its schema brought up to date."""
-    path = folder / "catalog.db"
-    database = Database(f"sqlite:///{path}")
-    migrate(database)
-    _ensure_installation(database)
+
+def open_database(folder: Path, url: str | None = None) -> Database:
+    """Open (or make) a catalog, by default SQLite in the data folder, with its schema brought up to date."""
+    database = Database(url or f"sqlite:///{folder / 'catalog.db'}")
+    try:
+        migrate(database)
+        _ensure_installation(database)
+    except BaseException:
+        database.close()
+        raise
     return database
 
 
@@ -101,49 +124,3 @@ def _ensure_installation(database: Database) -> None:
         if connection.execute(sa.select(schema.installation.c.id)).first() is None:
             values = {"id": 1, "incarnation": secrets.token_hex(16), "created_at": int(time.time())}
             connection.execute(sa.insert(schema.installation).values(values))
-
-
-def _open_engine(url: sa.URL) -> Engine:
-    # The driver's own transaction handling is switched off: BEGIN is ours to say, above.
-    engine = sa.create_engine(
-        url,
-        pool_size=16,
-        max_overflow=48,
-        connect_args={"timeout": 30.0, "isolation_level": None, "check_same_thread": False},
-    )
-
-    @event.listens_for(engine, "connect")
-    def _prepare(connection: object, _record: object) -> None:
-        cursor = connection.cursor()  # type: ignore[attr-defined]
-        for pragma in (
-            "journal_mode = WAL",
-            "synchronous = FULL",
-            "foreign_keys = ON",
-            "cache_size = -65536",
-            "temp_store = MEMORY",
-            "mmap_size = 268435456",
-        ):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    return engine
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except sa.exc.OperationalError as error:
-        text = str(error.orig)
-        if "full" in text:
-            raise TryLater(
-                "The disk of the data folder is full. Free some space; nothing stored is lost.", code="storage_full"
-            ) from error
-        if "locked" in text or "busy" in text:
-            raise TryLater("The catalog is busy; try again.", code="catalog_busy", retry_after=1.0) from error
-        if "unable to open" in text or "readonly" in text or "disk I/O" in text:
-            raise TryLater(
-                f"The catalog cannot be used: {text}. Check the data folder and its permissions.",
-                code="catalog_unavailable",
-            ) from error
-        raise

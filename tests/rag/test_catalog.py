@@ -22,8 +22,8 @@ SPACE = Space("toy", "toy-4", "", 4, "mean", True, "", "", 512)
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(tmp_path)
+def database(catalog_url: str, tmp_path: Path) -> Iterator[Database]:
+    opened = open_database(tmp_path, catalog_url)
     yield opened
     opened.close()
 
@@ -94,13 +94,11 @@ def test_the_migrated_schema_is_the_declared_one(database: Database) -> None:
         assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
 
 
-def test_a_catalog_from_a_newer_release_is_refused(tmp_path: Path) -> None:
-    database = open_database(tmp_path)
+def test_a_catalog_from_a_newer_release_is_refused(database: Database, catalog_url: str, tmp_path: Path) -> None:
     with database.write() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-    database.close()
     with pytest.raises(ChangeRequest, match="newer release"):
-        open_database(tmp_path)
+        open_database(tmp_path, catalog_url)
 
 
 def test_an_interrupted_transaction_leaves_nothing(database: Database, store: Store) -> None:
