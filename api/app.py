@@ -25,14 +25,18 @@ MULTIPART_SLACK = 64 << 10
 
 
 def create_app(settings: Settings, *, jobs: bool = True, warm: bool = True) -> FastAPI:
-    """The application. While it runs it holds the backend open and, with `jobs`, runs ingestion when no other process
-    of the data folder does; with `warm` it loads the embedder ahead of the first question."""
+    """The application. While it runs it holds the backend open and, with `jobs`, runs ingestion (over one data folder:
+    when no other process does); with `warm` it loads the embedder ahead of the first question.
+
+    Of the settings' roles, `api` never runs jobs, and `worker` answers about its health and nothing else.
+    """
+    role = settings.server.role
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         backend = await anyio.to_thread.run_sync(Backend, settings)
         app.state.backend = backend
-        app.state.runner = runner = Runner(backend) if jobs else None
+        app.state.runner = runner = Runner(backend) if jobs and role != "api" else None
         app.state.readiness = Readiness(backend, runner, warm=warm)
         try:
             yield
@@ -43,7 +47,8 @@ def create_app(settings: Settings, *, jobs: bool = True, warm: bool = True) -> F
 
     app = FastAPI(title="Retrieval-augmented generation backend", lifespan=lifespan)
     install_handlers(app)
-    for module in (health, files, vector_stores, store_files, search, context, chat, models):
+    served = (files, vector_stores, store_files, search, context, chat, models)
+    for module in (health, *(served if role != "worker" else ())):
         app.include_router(module.router)
     _add_middleware(app, settings)
     return app

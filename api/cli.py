@@ -15,6 +15,14 @@ from api.commands.call import Call, end_in_order, reporting, start_logging
 from api.commands.output import tolerant_streams
 
 
+class Role(StrEnum):
+    """What a server does."""
+
+    all = "all"
+    api = "api"
+    worker = "worker"
+
+
 class Mode(StrEnum):
     """How to retrieve."""
 
@@ -101,12 +109,13 @@ def serve(
     call: Call,
     host: Annotated[str | None, typer.Option(help="The address to listen on [RAG_SERVER_HOST].")] = None,
     port: Annotated[int | None, typer.Option(help="The port to listen on [RAG_SERVER_PORT].")] = None,
+    role: Annotated[Role | None, typer.Option(help="Answer requests, run jobs, or both [RAG_SERVER_ROLE].")] = None,
     with_manual: Annotated[bool, typer.Option("--with-manual", help="Fill a store from the project's manual.")] = False,
 ) -> None:
-    """Run the HTTP API and, unless another process does, the jobs."""
+    """Run the HTTP API and the jobs (over one data folder: unless another process runs them)."""
     from api.commands import serve as commands
 
-    commands.run(call, host, port, with_manual=with_manual)
+    commands.run(call, {"server.host": host, "server.port": port, "server.role": role}, with_manual=with_manual)
 
 
 @command(app)

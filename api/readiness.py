@@ -34,6 +34,9 @@ class Readiness:
             listing.workload(self._backend)
         except RagError as error:
             missing.append(error.message)
+        limit = self._backend.settings.views.lag_seconds
+        if behind := self._backend.views.lagging(limit):
+            missing.append(f"{behind} indexes have been behind the catalog for more than {limit:g} s.")
         fault = self._runner.fault if self._runner is not None else None
         if fault is not None:
             why = fault.message if isinstance(fault, RagError) else "The server's log says why."

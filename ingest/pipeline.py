@@ -88,12 +88,12 @@ class Pipeline:
     def give_up(self, batch: str, error: RagError) -> None:
         """End every document of a batch that an error keeps from going on."""
         with self._backend.database.write() as connection:
-            for document in documents.batch_documents(connection, batch):
+            for document in documents.active_of_batch(connection, batch):
                 documents.fail(connection, document.id, document.attempt, "server_error", error.message)
 
     def _documents(self, batch: str) -> list[Document]:
         with self._backend.database.read() as connection:
-            return documents.batch_documents(connection, batch)
+            return documents.active_of_batch(connection, batch)
 
     def _generation(self, document: Document) -> Generation:
         with self._backend.database.read() as connection:

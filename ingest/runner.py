@@ -1,19 +1,23 @@
-"""Who runs the jobs: one process of a data folder, as durable DBOS workflows over batches of documents.
+"""Who runs the jobs: workers, as durable DBOS workflows over batches of documents.
 
-The catalog's rows are the queue of record. The runner claims waiting documents into a batch, starts a workflow
-named after the batch, and looks again for batches whose workflow is missing or has died. DBOS (SQLite beside the
-catalog) resumes after a crash at the step that was not finished.
+The catalog's rows are the queue of record. A worker claims waiting documents into a batch and starts a workflow named
+after it (DBOS, in SQLite beside a catalog in SQLite, in a schema of its own beside one in PostgreSQL). It says every
+few seconds that it lives; what a dead one had, a living one adopts and begins again at the first step that is not done.
+
+Over one SQLite catalog one process runs the jobs, the one that holds the folder's lock, and the others are dead by
+that. Over PostgreSQL any number of processes do.
 """
 
 from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import secrets
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import IO, Any
 
@@ -22,14 +26,18 @@ from ingest.intake import sweep, sweep_blobs
 from ingest.pipeline import Pipeline, is_passing
 from ingest.sandbox import ParseLimits, ParserPool
 from rag.backend import Backend
-from rag.catalog import documents
+from rag.catalog import batches, documents
 
 LOOK_EVERY = 0.25
 """Seconds between two looks at the queue when nobody rings."""
-APPLICATION_VERSION = "1"
+BEAT_EVERY = 2.0
+"""Seconds between two signs of life."""
+DEAD_SECONDS = 12.0
+"""Without a sign of life, a worker is given up and its work adopted. Should it be alive after all, it is refused."""
+APPLICATION_VERSION = "2"
 """Workflows of another version are not resumed: change it when the steps change in kind or order."""
-RECOVERIES = 8
-"""Crashes of the whole process that a batch may be part of before its documents are tried one by one."""
+CRASHES = 8
+"""Workers that may die while they have a batch, before its documents are tried one by one."""
 
 START_EVERY = 3.0
 """Seconds between two tries to start, where the first one failed (a full disk, say)."""
@@ -45,7 +53,7 @@ log = logging.getLogger(__name__)
 
 
 class Runner:
-    """Runs the jobs of a data folder while this process holds its lock; until then, waits for the lock."""
+    """Runs jobs while this process may: over SQLite, once it holds the data folder's lock."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -53,7 +61,11 @@ class Runner:
         self._let_go = Event()
         self._running: set[str] = set()
         self._lock = Lock()
+        self._alone = backend.database.one_machine
+        self._in_place = False
         self._held: IO[bytes] | None = None
+        self._worker: int | None = None
+        self._beaten = 0.0
         self._workflow: Callable[[str], None] | None = None
         self._parsers: ParserPool | None = None
         self._begun = 0
@@ -67,8 +79,8 @@ class Runner:
 
     @property
     def runs_here(self) -> bool:
-        """Whether this process is the one that runs the jobs."""
-        return self._held is not None
+        """Whether this process runs jobs."""
+        return self._in_place
 
     def close(self) -> None:
         """Stop taking work. What is unfinished resumes wherever the jobs run next. Idempotent."""
@@ -77,7 +89,7 @@ class Runner:
         self._thread.join(timeout=60)
 
     def _run(self) -> None:
-        while not self._stop.is_set() and not self._take_lock():
+        while not self._stop.is_set() and not self._take_place():
             self._stop.wait(0.5)
         try:
             while not self._stop.is_set() and not self._started():
@@ -85,6 +97,7 @@ class Runner:
             while not self._stop.is_set():
                 self._backend.work_waiting.clear()
                 try:
+                    self._beat()
                     self._look()
                 except RagError as error:
                     log.warning("looking for work failed: %s", error)
@@ -92,16 +105,21 @@ class Runner:
                     log.exception("looking for work failed")
                 self._backend.work_waiting.wait(LOOK_EVERY)
         finally:
-            if self._held is not None:
+            if self._in_place:
                 self._finish()
 
-    def _take_lock(self) -> bool:
+    def _take_place(self) -> bool:
         if not _ONE_IN_A_PROCESS.acquire(blocking=False):
             return False
+        self._in_place = not self._alone or self._take_lock()
+        if not self._in_place:
+            _ONE_IN_A_PROCESS.release()
+        return self._in_place
+
+    def _take_lock(self) -> bool:
         try:
             handle = (self._backend.folder / "jobs.lock").open("wb")
         except OSError as error:
-            _ONE_IN_A_PROCESS.release()
             self._tell(error)
             return False
         self.fault = None
@@ -109,7 +127,6 @@ class Runner:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             handle.close()
-            _ONE_IN_A_PROCESS.release()
             return False
         self._held = handle
         return True
@@ -142,15 +159,41 @@ class Runner:
         self._backend.blobs.sweep_incoming()
         sweep(self._backend)
         sweep_blobs(self._backend)
-        _launch_dbos(self._backend.folder / "jobs.db", settings.concurrent_batches)
+        _launch_dbos(_jobs_url(self._backend), settings.concurrent_batches)
 
-        @DBOS.workflow(name="ingest_batch", max_recovery_attempts=RECOVERIES)
+        @DBOS.workflow(name="ingest_batch")
         def ingest_batch(batch: str) -> None:
             self._ingest(batch)
 
         self._workflow = ingest_batch
         DBOS.launch()
         self._forget_ended()
+        self._join()
+
+    def _join(self) -> None:
+        with self._backend.database.write() as connection:
+            if self._alone:
+                batches.bury(connection, silent_seconds=0)
+            self._worker = batches.join(connection, f"{socket.gethostname()} {os.getpid()}")
+        self._beaten = time.monotonic()
+
+    def _beat(self) -> None:
+        """Say that we live, and give up those who no longer do. One who was given up joins again."""
+        if self._alone or time.monotonic() - self._beaten < BEAT_EVERY:
+            return
+        assert self._worker is not None
+        with self._backend.database.write(shared=True) as connection:
+            alive = batches.beat(connection, self._worker)
+        self._beaten = time.monotonic()
+        with self._backend.database.read() as connection:
+            silent = batches.anyone_silent(connection, DEAD_SECONDS)
+        if silent:
+            with self._backend.database.write() as connection:
+                for name in batches.bury(connection, DEAD_SECONDS):
+                    log.warning("the worker %s is silent; what it had is taken over", name)
+        if not alive:
+            log.warning("this worker was silent for so long that others took its work over; it begins anew")
+            self._join()
 
     def _ingest(self, batch: str) -> None:
         """The workflow: three steps, each harmless to repeat."""
@@ -197,27 +240,62 @@ class Runner:
         DBOS.run_step(patient, step)
 
     def _look(self) -> None:
-        """Start what waits, as far as there is room, and deal with batches whose workflow died."""
+        """Begin what waits, as far as there is room, and deal with batches whose worker or workflow died."""
+        assert self._worker is not None
         with self._backend.database.read() as connection:
-            unfinished = documents.open_batches(connection)
-        for batch in unfinished:
-            if not self._room():
-                return
+            unfinished = batches.open_batches(connection, self._worker)
+        for name in unfinished:
             with self._lock:
-                if batch in self._running:
+                if name in self._running:
                     continue
-            self._revive(batch)
-        while self._room():
-            batch = secrets.token_hex(16)
-            settings = self._backend.settings.ingest
-            with self._backend.database.read() as connection:
-                if not documents.anything_waiting(connection):
-                    return
-            with self._backend.database.write() as connection:
-                taken = documents.claim_batch(connection, batch, settings.batch_documents, settings.batch_bytes)
-            if not taken:
-                return
-            self._begin(batch)
+            self._revive(name)
+        while self._room() and (self._adopt() or self._claim()):
+            pass
+
+    def _adopt(self) -> bool:
+        """Begin a batch that another worker left or died with. False when there is none."""
+        assert self._worker is not None
+        with self._backend.database.read() as connection:
+            if not batches.anything_ownerless(connection):
+                return False
+        with self._backend.database.write() as connection:
+            adopted = batches.adopt(connection, self._worker, secrets.token_hex(16))
+        if adopted is None:
+            return False
+        before, batch = adopted
+        self._abandon(before)
+        if batch.crashes >= CRASHES:
+            self._take_apart(batch.name)
+        else:
+            self._begin(batch.name)
+        return True
+
+    def _abandon(self, workflow: str) -> None:
+        """End the workflow of a batch that goes on under another name; one who still runs it stops at its next step."""
+        from dbos import DBOS
+
+        if DBOS.get_workflow_status(workflow) is not None:
+            DBOS.cancel_workflow(workflow)
+
+    def _claim(self) -> bool:
+        """Begin a batch of documents that wait. False when none do."""
+        assert self._worker is not None
+        settings, name = self._backend.settings.ingest, secrets.token_hex(16)
+        with self._backend.database.read() as connection:
+            if not batches.anything_waiting(connection):
+                return False
+        with self._backend.database.write() as connection:
+            taken = batches.claim(
+                connection,
+                self._worker,
+                name,
+                settings.batch_documents,
+                settings.batch_bytes,
+                settings.batches_of_a_store,
+            )
+        if taken:
+            self._begin(name)
+        return bool(taken)
 
     def _room(self) -> bool:
         with self._lock:
@@ -245,7 +323,7 @@ class Runner:
         from dbos import DBOS
 
         while True:
-            ended = DBOS.list_workflows(status="SUCCESS", limit=500, load_input=False, load_output=False)
+            ended = DBOS.list_workflows(status=["SUCCESS", "CANCELLED"], limit=500, load_input=False, load_output=False)
             if not ended:
                 return
             DBOS.delete_workflows([workflow.workflow_id for workflow in ended])
@@ -263,7 +341,7 @@ class Runner:
         """Try the documents of a dead batch one by one; end those that were alone in it."""
         message = "Working on this file stopped the server several times. Try it again, or leave it out."
         with self._backend.database.write() as connection:
-            for document in documents.batch_documents(connection, batch):
+            for document in documents.active_of_batch(connection, batch):
                 if document.alone:
                     documents.fail(connection, document.id, document.attempt, "server_error", message)
                 else:
@@ -274,7 +352,14 @@ class Runner:
         deadline = time.monotonic() + STOP_WITHIN
         while self._running and time.monotonic() < deadline:
             time.sleep(0.01)
+        self._leave()
         self._release()
+
+    def _leave(self) -> None:
+        """Let others take over at once what we leave. Where that cannot be said, they find out by our silence."""
+        if self._worker is not None:
+            with suppress(RagError), self._backend.database.write() as connection:
+                batches.leave(connection, self._worker)
 
     def _tear_down(self) -> None:
         with suppress(Exception):
@@ -291,18 +376,27 @@ class Runner:
         if self._held is not None:
             self._held.close()
             self._held = None
-            _ONE_IN_A_PROCESS.release()
+        self._in_place = False
+        _ONE_IN_A_PROCESS.release()
 
 
-def _launch_dbos(path: Path, concurrency: int) -> Any:
+def _jobs_url(backend: Backend) -> str:
+    """Where DBOS keeps its own: a file beside the catalog's, or a schema in its database."""
+    if backend.database.one_machine:
+        return f"sqlite:///{backend.folder / 'jobs.db'}"
+    return backend.database.url.render_as_string(hide_password=False)
+
+
+def _launch_dbos(url: str, concurrency: int) -> Any:
     from dbos import DBOS, DBOSConfig
 
     config: DBOSConfig = {
         "name": "rag-ingest",
-        "system_database_url": f"sqlite:///{path}",
+        "system_database_url": url,
+        "sys_db_pool_size": 4,
         "application_version": APPLICATION_VERSION,
-        # The folder's lock makes this process the only one, so what its predecessor left is its own.
-        "executor_id": "runner",
+        # A name of its own for each process: DBOS itself resumes nothing, batches are adopted by their rows.
+        "executor_id": secrets.token_hex(8),
         "log_level": "CRITICAL",
         "max_executor_threads": concurrency + 4,
     }

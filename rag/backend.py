@@ -69,7 +69,7 @@ class Backend:
         self.database: Database = open_database(self.folder)
         self.blobs = BlobFolder(self.folder / "blobs")
         self.texts = Texts(self.blobs)
-        self.views = Views(self.database, self.folder / "views", self.space)
+        self.views = Views(self.database, self.folder / "views", self.space, settings.views.memory_mb << 20)
         self.question_vectors = QuestionVectors()
         self.work_waiting = Event()
         """Set when documents were queued here, so that whoever runs the jobs need not wait for its next look."""

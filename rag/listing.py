@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 
 from indexes.errors import ChangeRequest
 from rag.backend import Backend
-from rag.catalog import documents, files, stores
+from rag.catalog import batches, documents, files, stores
 from rag.catalog.records import Counts, Document, File, Generation, Page, PageRequest, State, Store
 
 
@@ -96,7 +96,7 @@ def get_document(backend: Backend, store: Store, file_id: str) -> Document:
 def workload(backend: Backend) -> Workload:
     """How much ingestion is still to be done."""
     with backend.database.read() as connection:
-        return Workload(documents.count_waiting(connection), len(documents.open_batches(connection)))
+        return Workload(documents.count_waiting(connection), batches.count_open(connection))
 
 
 def _summaries(connection: Connection, found: Sequence[Store]) -> list[StoreSummary]:

@@ -30,6 +30,8 @@ class Section(BaseModel):
 
 
 class ServerSettings(Section):
+    role: Literal["all", "api", "worker"] = "all"
+    """What a server does: answer requests and run jobs, or one of the two. A worker answers about its health only."""
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     api_key: SecretStr | None = None
@@ -49,6 +51,8 @@ class IngestSettings(Section):
     """Bytes of originals that one workflow takes at most (a larger file goes alone)."""
     concurrent_batches: int = Field(default=2, ge=1, le=16)
     """Batches at work at once: one parses while another embeds."""
+    batches_of_a_store: int | None = Field(default=None, ge=1)
+    """Batches of one store at work at once, over all workers; unset: as many as there is room for."""
     parser_processes: int = Field(default=1, ge=1, le=16)
     parse_seconds: float = Field(default=55.0, gt=0)
     """Wall time that parsing one file may take."""
@@ -58,6 +62,13 @@ class IngestSettings(Section):
     chunk_tokens: int | None = Field(default=None, ge=16)
     """Tokens of a chunk, its heading included; unset: chosen from the embedder's limit."""
     chunk_overlap_tokens: int | None = Field(default=None, ge=0)
+
+
+class ViewSettings(Section):
+    memory_mb: int = Field(default=4096, ge=1)
+    """Memory that open indexes may take, about, in MiB; those not asked for longest are closed beyond it."""
+    lag_seconds: float = Field(default=30.0, gt=0)
+    """A server with a view that has been behind the catalog for longer says that it is not ready."""
 
 
 class RetrievalSettings(Section):
@@ -100,6 +111,7 @@ class Settings(Section):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     server: ServerSettings = ServerSettings()
     ingest: IngestSettings = IngestSettings()
+    views: ViewSettings = ViewSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     context: ContextSettings = ContextSettings()
     models: dict[str, dict[str, Any]] = {}

@@ -38,6 +38,11 @@ from rag.spaces import Space
 FOLLOW_EVERY = 0.2
 """Seconds between two looks of the background thread at the change log."""
 
+BYTES_A_VALUE = 6
+"""Memory that a value of a vector takes, about: the indexes hold it in single and in half precision."""
+BYTES_A_VIEW = 1 << 20
+"""And what an open view takes beside its vectors."""
+
 STALE_SECONDS = 60.0
 """How long a snapshot may hold chunks that were retired, while a view of it is open."""
 
@@ -51,6 +56,11 @@ class View:
         self.generation = generation
         self.space = space
         self.position = -1
+        self.used = time.monotonic()
+        """When somebody last asked for it."""
+        self.behind_since: float | None = None
+        """Since when the catalog has had changes that are not in here."""
+        self.released = False
         self._database = database
         self._folder = folder
         self._snapshots = snapshots
@@ -66,11 +76,18 @@ class View:
             seq = stores.current_seq(connection, self.generation.store_id)
         if seq is None:
             raise NotThere("The vector store was deleted meanwhile.", code="vector_store_not_found")
-        if seq <= self.position:
-            return
+        if seq > self.position:
+            self.follow_to(seq)
+        self.behind_since = None
+
+    def follow_to(self, seq: int) -> None:
+        """Take in everything up to this number at least, unless the view has been released."""
+        if self.behind_since is None:
+            self.behind_since = time.monotonic()
         with self._changing:
-            if seq > self.position:
+            if seq > self.position and not self.released:
                 self._catch_up()
+        self.behind_since = None
 
     def allowed(self, condition: Filter | None) -> Ids | None:
         """The chunks of the documents that a filter matches, sorted; None for no filter.
@@ -92,7 +109,11 @@ class View:
         """Write a snapshot when more than this share of the chunks, and this many, have changed since the last one, or
         when the last one has held retired chunks for so many seconds."""
         with self._changing:
-            if self.position < 0 or not (self._unsaved >= max(least, share * len(self)) or self._is_stale(stale)):
+            if (
+                self.released
+                or self.position < 0
+                or not (self._unsaved >= max(least, share * len(self)) or self._is_stale(stale))
+            ):
                 return
             if snapshots.save(self._snapshots, self._origin(), self._folder / "words", self._owned()[0]):
                 self._unsaved = 0
@@ -103,11 +124,21 @@ class View:
         """How many chunks the view holds."""
         return len(self.vectors)
 
-    def close(self) -> None:
-        """Release the indexes and remove the view's folder. What is worth it goes into a snapshot first."""
+    def memory(self) -> int:
+        """Bytes of memory that the view takes, about."""
+        return BYTES_A_VIEW + BYTES_A_VALUE * self.space.dimension * len(self)
+
+    def release(self) -> None:
+        """Let go of the indexes and remove the view's folder; searches under way end as they would have.
+
+        What is worth it goes into a snapshot first. Idempotent.
+        """
         with self._changing:
+            if self.released:
+                return
             self.save_if_due(share=0.02, least=500, stale=0.0)
-            self.vectors.close()
+            # The vectors are not closed, which would empty them: they go with the last search that holds them.
+            self.released = True
             self.words.close()
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -177,7 +208,7 @@ class View:
         try:
             position = new._build(connection)
         except BaseException:
-            new.close()
+            new.release()
             raise
         old_words, old_folder = self.words, self._folder
         self.vectors, self.words, self.attributes, self._folder = new.vectors, new.words, new.attributes, new._folder
@@ -255,8 +286,16 @@ class View:
 class Views:
     """The open views of this process, opened on demand and kept up to date by a thread."""
 
-    def __init__(self, database: Database, folder: Path, space_of: Callable[[Generation], Space]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        folder: Path,
+        space_of: Callable[[Generation], Space],
+        most_bytes: int = 4 << 30,
+    ) -> None:
+        """Over `most_bytes` of memory, about, the views that were not asked for longest are let go."""
         self._database = database
+        self._most_bytes = most_bytes
         self._space_of = space_of
         self._snapshots = folder / "snapshots"
         self._folder = folder / f"{os.getpid()}-{secrets.token_hex(4)}"
@@ -280,8 +319,14 @@ class Views:
                 view = self._views.get(generation.id)
                 if view is None:
                     view = self._open(generation)
+        view.used = time.monotonic()
         view.follow()
-        return view
+        return self.get(generation) if view.released else view
+
+    def lagging(self, seconds: float) -> int:
+        """How many open views have been behind the catalog for so long."""
+        since = [view.behind_since for view in list(self._views.values())]
+        return sum(start is not None and time.monotonic() - start > seconds for start in since)
 
     def close(self) -> None:
         """Stop following, close every view and remove the folder. Idempotent."""
@@ -290,7 +335,7 @@ class Views:
         with self._lock:
             views, self._views = list(self._views.values()), {}
         for view in views:
-            view.close()
+            view.release()
         shutil.rmtree(self._folder, ignore_errors=True)
         self._owner.close()
 
@@ -305,7 +350,22 @@ class Views:
         view.follow()
         with self._lock:
             self._views[generation.id] = view
+        self._make_room()
         return view
+
+    def _make_room(self) -> None:
+        """Let go of the views that were not asked for longest, but for the newest, until all fit."""
+        with self._lock:
+            by_use = sorted(self._views.items(), key=lambda item: item[1].used)
+            total = sum(view.memory() for _, view in by_use)
+            let_go = []
+            for number, view in by_use[:-1]:
+                if total <= self._most_bytes:
+                    break
+                total -= view.memory()
+                let_go.append(self._views.pop(number))
+        for view in let_go:
+            view.release()
 
     def _sweep_snapshots(self) -> None:
         """Remove the snapshots of generations that are gone: nobody opens a view that would notice."""
@@ -320,19 +380,32 @@ class Views:
 
     def _follow_all(self) -> None:
         while not self._stop.wait(FOLLOW_EVERY):
-            for number, view in list(self._views.items()):
-                try:
-                    view.follow()
-                    view.save_if_due()
-                except NotThere:
-                    with self._lock:
-                        self._views.pop(number, None)
-                    view.close()
-                    shutil.rmtree(self._snapshots / str(number), ignore_errors=True)
-                except RagError as error:
-                    log.warning("view of generation %d lags: %s", number, error)
-                except Exception:  # one view's fault is not the others'
-                    log.exception("view of generation %d lags", number)
+            views = list(self._views.items())
+            try:
+                with self._database.read() as connection:
+                    newest = stores.current_seqs(connection, [view.generation.store_id for _, view in views])
+            except RagError as error:
+                log.warning("views lag: %s", error)
+                continue
+            for number, view in views:
+                self._keep_up(number, view, newest.get(view.generation.store_id))
+            self._make_room()
+
+    def _keep_up(self, number: int, view: View, seq: int | None) -> None:
+        """Bring a view up to a number of its store; forget it when its store is gone."""
+        try:
+            if seq is None:
+                with self._lock:
+                    self._views.pop(number, None)
+                view.release()
+                shutil.rmtree(self._snapshots / str(number), ignore_errors=True)
+            elif seq > view.position:
+                view.follow_to(seq)
+            view.save_if_due()
+        except RagError as error:
+            log.warning("view of generation %d lags: %s", number, error)
+        except Exception:  # one view's fault is not the others'
+            log.exception("view of generation %d lags", number)
 
 
 def sweep_folders(folder: Path) -> None:

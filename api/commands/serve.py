@@ -7,14 +7,16 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from api.app import api_key, check_binding
 from api.client import Client, remote_client
 from api.commands.call import Call, settings_of, start_logging
 from api.commands.output import note, print_json, print_text
 from api.server import Server, bound_socket
-from indexes.errors import RagError
+from indexes.errors import ChangeRequest, RagError
 from ingest.sync import plan, scan
 from rag.settings import Settings
 
@@ -23,9 +25,13 @@ MANUAL_STORE = "manual"
 QUESTION = "Which file formats can be ingested?"
 
 
-def run(call: Call, host: str | None, port: int | None, *, with_manual: bool) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    settings = settings_of(call, {"server.host": host, "server.port": port})
+def run(call: Call, flags: Mapping[str, Any], *, with_manual: bool) -> None:
+    """Serve until SIGTERM or SIGINT. `flags` are settings given on the command line; None means not given."""
+    settings = settings_of(call, flags)
+    if with_manual and settings.server.role == "worker":
+        raise ChangeRequest(
+            "A worker takes no requests, so it cannot fill a store. Start the manual with another role."
+        )
     check_binding(settings)
     start_logging(settings.log_level)
     logging.getLogger("uvicorn.error").addFilter(_is_news)

@@ -30,6 +30,11 @@ class Database:
         self._kind = KINDS[self.url.get_backend_name()]
         self.engine = self._kind.open(self.url)
 
+    @property
+    def one_machine(self) -> bool:
+        """Whether only processes of this machine can share the catalog (SQLite)."""
+        return self.url.get_backend_name() == "sqlite"
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection that sees one state of the catalog throughout."""

@@ -130,55 +130,10 @@ def delete_document(connection: Connection, document: Document) -> None:
     _retire(connection, document.id, next_seq(connection, document.store_id))
 
 
-def claim_batch(connection: Connection, batch: str, most: int, most_bytes: int) -> list[int]:
-    """Give the oldest waiting documents of one store to a batch. Returns their numbers.
-
-    A document over `most_bytes`, or one marked `alone`, goes by itself.
-    """
-    waiting = (
-        sa.select(_documents.id, _documents.store_id, _documents.alone, schema.files.c.bytes)
-        .join(schema.files, schema.files.c.id == _documents.file_id)
-        .where(_documents.state == "queued", _documents.batch.is_(None))
-        .order_by(_documents.id)
-        .limit(most * 4)
-    )
-    taken: list[int] = []
-    size = 0
-    store_id: int | None = None
-    for row in connection.execute(waiting):
-        if store_id is not None and (row.store_id != store_id or row.alone):
-            continue
-        if taken and size + row.bytes > most_bytes:
-            break
-        taken.append(row.id)
-        store_id, size = row.store_id, size + row.bytes
-        if row.alone or len(taken) == most:
-            break
-    connection.execute(sa.update(schema.documents).where(_documents.id.in_(taken)).values(batch=batch))
-    return taken
-
-
-def anything_waiting(connection: Connection) -> bool:
-    """Whether a queued document belongs to no batch yet."""
-    query = sa.select(_documents.id).where(_documents.state == "queued", _documents.batch.is_(None)).limit(1)
-    return connection.execute(query).first() is not None
-
-
-def batch_documents(connection: Connection, batch: str) -> list[Document]:
+def active_of_batch(connection: Connection, batch: str) -> list[Document]:
     """The documents of a batch that still want work, in order of number."""
     query = _select().where(_documents.batch == batch, _documents.state.in_(ACTIVE))
     return [_document(row) for row in connection.execute(query.order_by(_documents.id))]
-
-
-def open_batches(connection: Connection) -> list[str]:
-    """Batches with documents that still want work, oldest first."""
-    query = (
-        sa.select(_documents.batch)
-        .where(_documents.batch.is_not(None), _documents.state.in_(ACTIVE))
-        .group_by(_documents.batch)
-        .order_by(sa.func.min(_documents.id))
-    )
-    return [str(batch) for batch in connection.execute(query).scalars()]
 
 
 def count_waiting(connection: Connection) -> int:

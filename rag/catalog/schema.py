@@ -161,6 +161,26 @@ documents = _table(
 """A file in a store. `source` names it within the store (its path under a synced folder, else its file id); `alone`
 keeps a document that was in a batch which died away from others; `embedded` counts vectors computed for it."""
 
+workers = _table(
+    "workers",
+    _id(),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("started_at", sa.Double, nullable=False),
+    sa.Column("beat_at", sa.Double, nullable=False),
+)
+"""Processes that run jobs; `beat_at` is when each was last heard of, in seconds since 1970 by the database's clock."""
+
+batches = _table(
+    "batches",
+    _id(),
+    sa.Column("name", sa.String(32), nullable=False, unique=True),
+    sa.Column("worker_id", Id),
+    sa.Column("crashes", sa.Integer, nullable=False, server_default="0"),
+    sa.Index(None, "worker_id"),
+)
+"""Documents that one worker has claimed together (`documents.batch` is the name); without a worker when that one left
+or died. `crashes` counts the workers that died of it, or at least beside it."""
+
 versions = _table(
     "versions",
     _id(),

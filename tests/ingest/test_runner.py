@@ -17,7 +17,7 @@ from indexes.errors import NotThere, TryLater
 from ingest import intake
 from ingest.pipeline import Pipeline
 from ingest.runner import Runner
-from rag.catalog import documents, purge, schema
+from rag.catalog import batches, purge, schema
 from rag.catalog.database import Database
 from rag.catalog.records import Document, Store
 from rag.embedders.toy import ToyEmbedder
@@ -386,25 +386,32 @@ def test_a_fault_of_the_embedder_ends_the_batch_with_its_message(
 
 
 def test_a_batch_that_died_is_taken_apart_and_its_documents_end(tmp_path: Path) -> None:
+    from dbos import DBOS
+
     settings = toy_settings(tmp_path)
     with open_backend(settings, jobs=False) as backend:
         store = intake.create_store(backend, "s")
         for i in range(3):
             add_text(backend, store, f"{i}.txt", f"Text {i} about storks.")
         with backend.database.write() as connection:
-            assert len(documents.claim_batch(connection, "f" * 32, 8, 1 << 20)) == 3
+            assert len(batches.claim(connection, batches.join(connection, "died"), "f" * 32, 8, 1 << 20)) == 3
     # A batch without a workflow: the process died between the claim and the start.
     with open_backend(settings) as backend:
         wait_until_idle(backend)
         assert {d.state for d in all_documents(backend, store).values()} == {"completed"}
         # A workflow that has ended while its documents have not.
+        wait_for(lambda: bool(DBOS.list_workflows(status="SUCCESS")))
+        ended = DBOS.list_workflows(status="SUCCESS")[0].workflow_id
         with backend.database.write() as connection:
-            connection.execute(sa.update(schema.documents).values(state="embedding", batch="f" * 32))
+            worker = connection.execute(sa.select(schema.workers.c.id)).scalar_one()
+            connection.execute(sa.delete(schema.batches))
+            connection.execute(sa.insert(schema.batches).values(name=ended, worker_id=worker))
+            connection.execute(sa.update(schema.documents).values(state="embedding", batch=ended))
         backend.work_waiting.set()
         wait_until_idle(backend)
         again = all_documents(backend, store)
         assert {d.state for d in again.values()} == {"completed"}
-        assert {d.attempt for d in again.values()} == {2}
+        assert {d.attempt for d in again.values()} == {3}
 
 
 def test_only_one_process_runs_the_jobs_and_another_takes_over(tmp_path: Path) -> None:
@@ -458,7 +465,7 @@ def test_the_pipeline_resumes_in_the_middle(tmp_path: Path) -> None:
             for i in range(4):
                 add_text(backend, store, f"{i}.txt", f"Text {i} about curlews. " * 100)
             with backend.database.write() as connection:
-                documents.claim_batch(connection, "b", 8, 1 << 20)
+                batches.claim(connection, batches.join(connection, "one"), "b", 8, 1 << 20)
             for _ in range(2):
                 Pipeline(backend, parsers).prepare("b")
             for _ in range(2):

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from indexes.errors import ChangeRequest, NotThere, TryLater
 from rag.blobs import BlobFolder, StoredBlob
-from rag.catalog import changes, chunks, documents, files, purge, schema, stores, vectors
+from rag.catalog import batches, changes, chunks, documents, files, purge, schema, stores, vectors
 from rag.catalog.chunks import NewChunk
 from rag.catalog.database import Database, open_database
 from rag.catalog.records import Document, PageRequest, Store
@@ -233,30 +233,91 @@ def test_a_document_can_be_deleted_in_any_state(database: Database, store: Store
     with database.read() as connection:
         assert documents.get_documents(connection, [document.id]) == []
         assert changes.visible_versions(connection, store.id) == []
-        assert not documents.anything_waiting(connection)
+        assert not batches.anything_waiting(connection)
 
 
 def test_batches_take_the_oldest_of_one_store_within_bounds(database: Database, store: Store) -> None:
+    ids = [put(database, store, f"a{i}").id for i in range(5)]
+    with database.write() as connection:
+        worker = batches.join(connection, "one")
+        assert batches.claim(connection, worker, "1", most=2, most_bytes=100) == ids[:2]
+        assert batches.claim(connection, worker, "2", most=8, most_bytes=5) == ids[2:3]
+        assert batches.claim(connection, worker, "3", most=8, most_bytes=1) == ids[3:4]
+        assert batches.claim(connection, worker, "4", most=8, most_bytes=100) == ids[4:]
+        assert batches.claim(connection, worker, "5", most=8, most_bytes=100) == []
+        assert batches.open_batches(connection, worker) == ["1", "2", "3", "4"]
+        assert batches.count_open(connection) == 4
+
+
+def test_a_large_upload_does_not_hold_up_another_store(database: Database, store: Store) -> None:
     with database.write() as connection:
         other = stores.create_store(connection, TENANT, "other")
-    ids = [put(database, store, f"a{i}").id for i in range(3)]
-    elsewhere = put(database, other, "b").id
-    ids.append(put(database, store, "a3").id)
+    ids = [put(database, store, f"a{i}").id for i in range(6)]
+    elsewhere = [put(database, other, f"b{i}").id for i in range(2)]
     with database.write() as connection:
-        assert documents.claim_batch(connection, "1", most=2, most_bytes=100) == ids[:2]
-        assert documents.claim_batch(connection, "2", most=8, most_bytes=5) == ids[2:3]
-        assert documents.claim_batch(connection, "3", most=8, most_bytes=100) == [elsewhere]
-        assert documents.claim_batch(connection, "4", most=8, most_bytes=1) == ids[3:]
-        assert documents.claim_batch(connection, "5", most=8, most_bytes=100) == []
-        assert documents.open_batches(connection) == ["1", "2", "3", "4"]
+        worker = batches.join(connection, "one")
+        taken = [batches.claim(connection, worker, str(n), most=2, most_bytes=100, most_of_store=2) for n in range(4)]
+        assert taken == [ids[:2], elsewhere, ids[2:4], []]
+        assert batches.anything_waiting(connection)
+
+
+def test_what_a_dead_worker_had_goes_on_elsewhere_and_the_dead_is_refused(database: Database, store: Store) -> None:
+    first, second = put(database, store, "a"), put(database, store, "b")
+    with database.write() as connection:
+        dead, alive = batches.join(connection, "dead"), batches.join(connection, "alive")
+        batches.claim(connection, dead, "old", most=8, most_bytes=100)
+        documents.advance(connection, first.id, first.attempt, "embedding")
+        chunks.put_version(connection, first, title="A", media_type="text/plain", text_blob="7" * 64, characters=4)
+        connection.execute(sa.update(schema.workers).where(schema.workers.c.id == dead).values(beat_at=1.0))
+        assert batches.anyone_silent(connection, 60)
+        assert batches.bury(connection, 60) == ["dead"]
+        assert not batches.beat(connection, dead)
+        assert batches.beat(connection, alive)
+        assert batches.anything_ownerless(connection)
+        assert batches.adopt(connection, alive, "new") == ("old", batches.Batch("new", crashes=1))
+        assert batches.adopt(connection, alive, "newer") is None
+    with database.write() as connection:
+        assert documents.active_of_batch(connection, "old") == []
+        mine = documents.active_of_batch(connection, "new")
+        assert [(d.id, d.state, d.attempt) for d in mine] == [(first.id, "embedding", 2), (second.id, "queued", 2)]
+        # What the dead one had parsed is the work of the next attempt, and it cannot publish it any more.
+        version = chunks.get_version(connection, first.id, 2)
+        assert version is not None
+        assert chunks.get_version(connection, first.id, 1) is None
+        assert not documents.publish(connection, first, version.id)
+        assert not documents.advance(connection, second.id, second.attempt, "parsing")
+        assert documents.publish(connection, mine[0], version.id)
+        assert batches.open_batches(connection, alive) == ["new"]
+
+
+def test_what_a_worker_leaves_behind_is_nobodys_crash(database: Database, store: Store) -> None:
+    put(database, store, "a")
+    with database.write() as connection:
+        leaving, staying = batches.join(connection, "leaving"), batches.join(connection, "staying")
+        batches.claim(connection, leaving, "old", most=8, most_bytes=100)
+        batches.leave(connection, leaving)
+        assert batches.count_workers(connection, 60) == 1
+        assert batches.adopt(connection, staying, "new") == ("old", batches.Batch("new", crashes=0))
+
+
+def test_a_batch_without_work_is_not_adopted(database: Database, store: Store) -> None:
+    document = put(database, store, "a")
+    with database.write() as connection:
+        leaving, staying = batches.join(connection, "leaving"), batches.join(connection, "staying")
+        batches.claim(connection, leaving, "old", most=8, most_bytes=100)
+        documents.fail(connection, document.id, document.attempt, "empty", "nothing")
+        batches.leave(connection, leaving)
+        assert batches.adopt(connection, staying, "new") is None
+        assert not batches.anything_ownerless(connection)
 
 
 def test_an_isolated_document_goes_alone(database: Database, store: Store) -> None:
     ids = [put(database, store, f"a{i}").id for i in range(3)]
     with database.write() as connection:
-        documents.claim_batch(connection, "1", 3, 100)
+        worker = batches.join(connection, "one")
+        batches.claim(connection, worker, "1", 3, 100)
         assert documents.isolate(connection, ids[1], 1)
-        assert documents.claim_batch(connection, "2", 3, 100) == [ids[1]]
+        assert batches.claim(connection, worker, "2", 3, 100) == [ids[1]]
 
 
 def test_the_same_bytes_again_let_the_first_file_go(database: Database, store: Store) -> None:
