@@ -98,9 +98,9 @@ def upload(backend: Backend, filename: str, purpose: str, pieces: Iterable[bytes
     """Store an original, durably. Raises ChangeRequest (`file_too_large`) and TryLater (`storage_full`)."""
     most = backend.settings.ingest.max_file_mb << 20
     blob = backend.blobs.put(_bounded(pieces, most, filename))
-    with backend.database.write() as connection:
+    with backend.database.write(shared=True) as connection:
         # Another caller may have deleted the last file with the same bytes since they were put.
-        if not backend.blobs.path(blob.key, must_exist=False).is_file():
+        if not backend.blobs.exists(blob.key):
             raise TryLater("The same file was being deleted; send it again.", code="conflict", retry_after=0.1)
         return files.add_file(connection, backend.settings.tenant, filename, purpose, blob)
 
@@ -183,10 +183,11 @@ def sweep(backend: Backend) -> None:
             touched |= purge.stores_of(connection, versions)
         if not versions:
             break
+        texts = []
         for version in versions:
             with backend.database.write() as connection:
-                text = purge.purge_version(connection, version)
-            drop_blobs(backend, [text] if text else [])
+                texts.append(purge.purge_version(connection, version))
+        drop_blobs(backend, [text for text in texts if text is not None])
     for store_id in sorted(touched):
         _prune_log(backend, store_id)
     while True:
@@ -239,11 +240,10 @@ def drop_blobs(backend: Backend, keys: Sequence[str]) -> int:
     """
     removed = 0
     for start in range(0, len(keys), 500):
-        # In a transaction: nobody can record a file or a text with the same bytes meanwhile.
+        # In a transaction that nobody writes beside: no file or text with the same bytes can be recorded meanwhile.
         with backend.database.write() as connection:
             unknown = purge.unused_texts(connection, files.unknown_blobs(connection, keys[start : start + 500]))
-            for key in unknown:
-                backend.blobs.delete(key)
+            backend.blobs.delete(unknown)
         removed += len(unknown)
     return removed
 

@@ -78,7 +78,7 @@ class Pipeline:
         """Flip every finished document of a batch, then purge what was replaced."""
         ready = [d for d in self._documents(batch) if d.state == "embedding"]
         for start in range(0, len(ready), PUBLISH_AT_ONCE):
-            with self._backend.database.write() as connection:
+            with self._backend.database.write(shared=True) as connection:
                 for document in ready[start : start + PUBLISH_AT_ONCE]:
                     version = chunks.get_version(connection, document.id, document.attempt)
                     if version is not None:
@@ -114,6 +114,8 @@ class Pipeline:
             # A parser that was stopped says so as a failure of the file.
             self._go_on(failure)
             self._fail(document, failure.code, failure.message)
+        except TryLater:
+            raise  # the step is repeated: a catalog or a blob store that is out of reach is no fault of the file's
         except RagError as error:
             self._go_on(error)
             self._fail(document, "server_error", error.message)
@@ -125,7 +127,8 @@ class Pipeline:
     def _parse(self, document: Document) -> ParsedDocument:
         if document.bytes == 0:
             raise DocumentFailure("empty", "The file is empty (0 bytes).")
-        parsed = self._parsers.parse(self._backend.blobs.path(document.blob), document.filename)
+        with self._backend.blobs.local(document.blob) as path:
+            parsed = self._parsers.parse(path, document.filename)
         if not parsed.text.strip():
             raise DocumentFailure("no_text", "The file holds no text.")
         return parsed
@@ -145,8 +148,8 @@ class Pipeline:
         self, document: Document, generation: Generation, parsed: ParsedDocument, blob: StoredBlob, new: list[NewChunk]
     ) -> bool:
         """Record a stored text and its chunks. False when the text is gone, purged with another document's."""
-        with self._backend.database.write() as connection:
-            if not self._backend.blobs.path(blob.key, must_exist=False).is_file():
+        with self._backend.database.write(shared=True) as connection:
+            if not self._backend.blobs.exists(blob.key):
                 return False
             ours = documents.advance(
                 connection, document.id, document.attempt, "embedding", chunks_total=len(new), chunks_done=0
@@ -196,7 +199,7 @@ class Pipeline:
                 counted = tally.setdefault(document.id, [document.attempt, 0, 0])
                 counted[1] += 1
                 counted[2] += tokens
-            with self._backend.database.write() as connection:
+            with self._backend.database.write(shared=True) as connection:
                 # A document deleted meanwhile was purged already: nothing would ever remove its vectors.
                 held = vectors.wanted_keys(connection, tenant, keys)
                 kept = [i for i, key in enumerate(keys) if key in held]
@@ -208,11 +211,11 @@ class Pipeline:
             raise Stopped from cause
 
     def _advance(self, document: Document, state: State) -> bool:
-        with self._backend.database.write() as connection:
+        with self._backend.database.write(shared=True) as connection:
             return documents.advance(connection, document.id, document.attempt, state)
 
     def _fail(self, document: Document, code: str, message: str) -> None:
-        with self._backend.database.write() as connection:
+        with self._backend.database.write(shared=True) as connection:
             documents.fail(connection, document.id, document.attempt, code, message)
 
 

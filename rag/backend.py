@@ -13,19 +13,20 @@ from numpy.typing import NDArray
 
 from indexes import require_keyword_index, require_vector_index
 from indexes.errors import ChangeRequest, TryLater, Unsupported
-from rag.blobs import BlobFolder
+from rag.blobs import BlobStore, open_blobs, require_blobs
 from rag.catalog import stores
 from rag.catalog.database import Database, open_database
+from rag.catalog.engines import parse_url
 from rag.catalog.records import Generation, Store
 from rag.embedders import Embedder, EmbedderRegistry
 from rag.models.registry import ModelRegistry
 from rag.relevance import Calibration, calibrate
-from rag.settings import Settings
+from rag.settings import Settings, secret
 from rag.spaces import Space, require_same_space
 from rag.texts import Texts
 from rag.views import View, Views
 
-NAMING_SETTINGS = ("embedder", "vector_index", "keyword_index", "prompts")
+NAMING_SETTINGS = ("catalog", "blobs", "embedder", "vector_index", "keyword_index", "prompts")
 """The settings that name what may not be there."""
 
 
@@ -66,8 +67,8 @@ class Backend:
             require_named(settings, setting)
         self.folder = _usable(settings.data)
         self.models = ModelRegistry(settings.models, default=settings.model)
-        self.database: Database = open_database(self.folder)
-        self.blobs = BlobFolder(self.folder / "blobs")
+        self.database: Database = open_database(self.folder, secret(settings.catalog))
+        self.blobs: BlobStore = open_blobs(self.folder, secret(settings.blobs))
         self.texts = Texts(self.blobs)
         self.views = Views(self.database, self.folder / "views", self.space, settings.views.memory_mb << 20)
         self.question_vectors = QuestionVectors()
@@ -150,7 +151,19 @@ def _there(settings: Settings) -> None:
         raise ChangeRequest(f"There is no folder {folder}. Name one of prompt templates.", code="no_such_folder")
 
 
+def _known_catalog(settings: Settings) -> None:
+    if settings.catalog is not None:
+        parse_url(settings.catalog.get_secret_value())
+
+
+def _known_blobs(settings: Settings) -> None:
+    if settings.blobs is not None:
+        require_blobs(settings.blobs.get_secret_value())
+
+
 _NAMED: Mapping[str, Callable[[Settings], object]] = {
+    "catalog": _known_catalog,
+    "blobs": _known_blobs,
     "embedder": _known_embedder,
     "vector_index": lambda settings: require_vector_index(settings.vector_index),
     "keyword_index": lambda settings: require_keyword_index(settings.keyword_index),

@@ -5,9 +5,8 @@ Thin: each function is one transaction. Everything that becomes work is in `inge
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from sqlalchemy.engine import Connection
 
@@ -47,9 +46,9 @@ def get_file(backend: Backend, file_id: str) -> File:
         return files.get_file(connection, backend.settings.tenant, file_id)
 
 
-def original_path(backend: Backend, file: File) -> Path:
-    """Where the bytes of a file lie. Raises NotThere when it was deleted meanwhile."""
-    return backend.blobs.path(file.blob)
+def original(backend: Backend, file: File) -> Iterator[bytes]:
+    """The bytes of a file, in pieces. Raises NotThere at once when it was deleted meanwhile."""
+    return backend.blobs.pieces(file.blob)
 
 
 def list_stores(backend: Backend, page: PageRequest) -> Page[StoreSummary]:

@@ -98,7 +98,11 @@ class Settings(Section):
     """Everything that can be configured, with its defaults."""
 
     data: Path = Path("rag-data")
-    """The folder of the catalog, the originals and the views."""
+    """The folder of the views, and of the catalog and the blobs unless these lie elsewhere."""
+    catalog: SecretStr | None = None
+    """The catalog's URL, sqlite:///path or postgresql://…; unset: SQLite in the data folder."""
+    blobs: SecretStr | None = None
+    """The URL of the originals and parsed texts, such as s3://bucket/prefix; unset: in the data folder."""
     tenant: str = "default"
     embedder: str = "default"
     """The embedder of new stores, by alias."""
@@ -154,6 +158,11 @@ def load_settings(
         raise _explain(error, origins) from error
     settings._origins.update(origins)
     return settings
+
+
+def secret(value: SecretStr | None) -> str | None:
+    """What a setting that may hold a secret says."""
+    return None if value is None else value.get_secret_value()
 
 
 def settings_names() -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from threading import Lock
 from typing import Any
 
-from rag.blobs import BlobFolder
+from rag.blobs import BlobStore, read_blob
 
 PIECE = 1 << 20
 
@@ -29,7 +29,7 @@ def decode_text(data: bytes) -> tuple[dict[str, Any], str]:
 class Texts:
     """Parsed texts by key, the most recently read ones kept in memory. Safe to use from several threads."""
 
-    def __init__(self, blobs: BlobFolder, capacity: int = 32 << 20) -> None:
+    def __init__(self, blobs: BlobStore, capacity: int = 32 << 20) -> None:
         """`capacity` is in characters."""
         self._blobs = blobs
         self._capacity = capacity
@@ -43,7 +43,7 @@ class Texts:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        text = decode_text(self._blobs.path(key).read_bytes())[1]
+        text = decode_text(read_blob(self._blobs, key))[1]
         with self._lock:
             if key not in self._kept and len(text) <= self._capacity // 4:
                 self._kept[key] = text

