@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.installations import Installation, Process, cluster, one_process, running
+from tests.s3 import make_bucket, running_s3
 
 TOY = {"RAG_EMBEDDER": "toy-384"}
 
@@ -27,8 +28,8 @@ def _processes(request: pytest.FixtureRequest, folder: Path, stack: ExitStack) -
     if request.param == "one process":
         return one_process(folder, TOY)
     catalog = stack.enter_context(request.getfixturevalue("postgres").database())
-    shared: Mapping[str, str] = request.getfixturevalue("s3_settings")
-    return cluster(folder, {**TOY, "RAG_CATALOG": catalog, **shared})
+    bucket = make_bucket(stack.enter_context(running_s3()), "end-to-end")
+    return cluster(folder, {**TOY, "RAG_CATALOG": catalog, "RAG_BLOBS": bucket})
 
 
 @pytest.fixture
