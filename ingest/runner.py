@@ -65,7 +65,6 @@ class Runner:
         self._in_place = False
         self._held: IO[bytes] | None = None
         self._worker: int | None = None
-        self._beaten = 0.0
         self._workflow: Callable[[str], None] | None = None
         self._parsers: ParserPool | None = None
         self._begun = 0
@@ -97,7 +96,6 @@ class Runner:
             while not self._stop.is_set():
                 self._backend.work_waiting.clear()
                 try:
-                    self._beat()
                     self._look()
                 except RagError as error:
                     log.warning("looking for work failed: %s", error)
@@ -169,22 +167,30 @@ class Runner:
         DBOS.launch()
         self._forget_ended()
         self._join()
+        if not self._alone:
+            Thread(target=self._beat_on, name="heartbeat", daemon=True).start()
 
     def _join(self) -> None:
         with self._backend.database.write() as connection:
             if self._alone:
                 batches.bury(connection, silent_seconds=0)
             self._worker = batches.join(connection, f"{socket.gethostname()} {os.getpid()}")
-        self._beaten = time.monotonic()
+
+    def _beat_on(self) -> None:
+        """Say that we live whatever else we do."""
+        while not self._stop.wait(BEAT_EVERY):
+            try:
+                self._beat()
+            except RagError as error:
+                log.warning("a sign of life was not given: %s", error)
+            except Exception:  # the next one may go through
+                log.exception("a sign of life was not given")
 
     def _beat(self) -> None:
         """Say that we live, and give up those who no longer do. One who was given up joins again."""
-        if self._alone or time.monotonic() - self._beaten < BEAT_EVERY:
-            return
         assert self._worker is not None
         with self._backend.database.write(shared=True) as connection:
             alive = batches.beat(connection, self._worker)
-        self._beaten = time.monotonic()
         with self._backend.database.read() as connection:
             silent = batches.anyone_silent(connection, DEAD_SECONDS)
         if silent:
@@ -394,6 +400,8 @@ def _launch_dbos(url: str, concurrency: int) -> Any:
         "name": "rag-ingest",
         "system_database_url": url,
         "sys_db_pool_size": 4,
+        # A worker that is stopped in the middle of a transaction must not hold up those who take its work over.
+        "sys_db_idle_transaction_timeout_sec": 5.0,
         "application_version": APPLICATION_VERSION,
         # A name of its own for each process: DBOS itself resumes nothing, batches are adopted by their rows.
         "executor_id": secrets.token_hex(8),

@@ -17,6 +17,9 @@ from sqlalchemy.engine import Engine
 from indexes.errors import ChangeRequest, RagError, TryLater, Unsupported
 
 OLDEST_POSTGRESQL = 13
+SILENT_SECONDS = 5
+"""How long a writer on another machine may say nothing in the middle of a transaction: the lock of one that was
+stopped there would keep everybody from writing."""
 WAIT_SECONDS = 30
 """How long a writer waits for others before it is told that the catalog is busy."""
 
@@ -205,6 +208,7 @@ _POSTGRESQL: tuple[tuple[tuple[str, ...], tuple[str, ...], Callable[[str, str], 
 # under any other level it would be as old as the wait for the lock, and show nothing of what others wrote meanwhile.
 _BEGIN_WRITE = (
     f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '{WAIT_SECONDS}s'; "
+    f"SET LOCAL idle_in_transaction_session_timeout = '{SILENT_SECONDS}s'; "
     # One lock for one catalog: the locks of another database are others, those of another schema have another number.
     "SELECT pg_advisory_xact_lock{}(7461, hashtext(current_schema()))"
 )
