@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -9,6 +11,7 @@ from indexes.errors import ChangeRequest
 from indexes.vector import Hits, Ids, Vectors
 
 LENGTH_TOLERANCE = 1e-3
+BITS = 17
 
 
 def checked_dimension(dimension: int) -> int:
@@ -87,6 +90,16 @@ def cosines(rows: Vectors, query: NDArray[np.float32]) -> NDArray[np.float32]:
     products = np.einsum("ij,j->i", rows.astype(np.float64), query.astype(np.float64))
     clipped: NDArray[np.float32] = np.clip(products, -1.0, 1.0).astype(np.float32)
     return clipped
+
+
+def rounded(scores: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Scores to 17 leading bits, so that equal texts tie.
+
+    A keyword engine adds up a text's words in an order that depends on the query's form and the text's place, so that
+    the last bits of a float32 say nothing.
+    """
+    mantissas, exponents = np.frexp(scores)
+    return np.asarray(np.ldexp(np.round(np.ldexp(mantissas, BITS)), exponents - BITS), dtype=np.float32)
 
 
 def best(ids: Ids, scores: NDArray[np.float32], k: int) -> Hits:

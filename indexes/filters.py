@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import operator
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -37,6 +37,8 @@ DEEPEST = 16
 MOST_NODES = 500
 MOST_KEYS_NAMED = 20
 
+_Key = tuple[Literal["attribute", "tag"], str]
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -55,7 +57,23 @@ class Compound:
     filters: tuple[Filter, ...]
 
 
-Filter = Comparison | Compound
+@dataclass(frozen=True)
+class AnyTag:
+    """Documents that carry at least one of these permission tags; of none, nothing.
+
+    No request can ask for it: `parse_filter` never makes one. Whoever knows the caller's tags puts it in front.
+    """
+
+    tags: frozenset[str]
+
+
+Filter = Comparison | Compound | AnyTag
+
+
+def permitted(tags: Iterable[str], condition: Filter | None) -> Filter:
+    """A request's filter, within what a caller with these permission tags may see: nothing, without any tag."""
+    own = AnyTag(frozenset(tags))
+    return own if condition is None else Compound("and", (own, condition))
 
 
 def parse_filter(data: object) -> Filter:
@@ -165,23 +183,25 @@ class AttributeTable:
         self._free: list[int] = []
         self._owners: Ids = np.zeros(64, dtype=np.int64)
         """The document of each row; 0 for a free one. Longer than there are rows, doubled when full."""
-        self._keys_of: dict[int, tuple[str, ...]] = {}
-        self._columns: dict[str, _Column] = {}
+        self._columns_of: dict[int, tuple[_Key, ...]] = {}
+        self._columns: dict[_Key, _Column] = {}
+        """By ("attribute", key), and by ("tag", tag) with True for the documents that carry it."""
 
-    def set(self, document_id: int, attributes: Mapping[str, Scalar]) -> None:
-        """Put these attributes in the place of all that the document (a positive id) had.
+    def set(self, document_id: int, attributes: Mapping[str, Scalar], tags: Iterable[str] = ()) -> None:
+        """Put these attributes and permission tags in the place of all that the document (a positive id) had.
 
         Raises ChangeRequest (`invalid_attribute`), changing nothing, when a value is not a string, finite number or
         boolean.
         """
-        values = {key: _attribute(key, value) for key, value in attributes.items()}
+        values: dict[_Key, Scalar] = {("tag", tag): True for tag in tags}
+        values |= {("attribute", key): checked_attribute(key, value) for key, value in attributes.items()}
         with self._lock:
             self._forget(document_id)
             row = self._free.pop() if self._free else len(self._row_of)
             if row == len(self._owners):
                 self._owners = np.concatenate([self._owners, np.zeros_like(self._owners)])
             self._row_of[document_id], self._owners[row] = row, document_id
-            self._keys_of[document_id] = tuple(values)
+            self._columns_of[document_id] = tuple(values)
             for key, value in values.items():
                 self._columns.setdefault(key, _Column()).put(row, value, len(self._owners))
 
@@ -211,7 +231,7 @@ class AttributeTable:
         row = self._row_of.pop(document_id, None)
         if row is None:
             return
-        for key in self._keys_of.pop(document_id):
+        for key in self._columns_of.pop(document_id):
             self._columns[key].drop(row)
             if not len(self._columns[key]):
                 del self._columns[key]
@@ -221,6 +241,8 @@ class AttributeTable:
     def _mask(self, filter: Filter, rows: int) -> Mask:
         if isinstance(filter, Comparison):
             return self._compared(filter, rows)
+        if isinstance(filter, AnyTag):
+            return self._tagged(filter, rows)
         every = filter.type == "and"
         mask = np.full(rows, every)
         for part in filter.filters:
@@ -229,7 +251,7 @@ class AttributeTable:
         return mask
 
     def _compared(self, comparison: Comparison, rows: int) -> Mask:
-        column = self._columns.get(comparison.key)
+        column = self._columns.get(("attribute", comparison.key))
         if column is None:
             raise self._unknown(comparison.key)
         wanted = comparison.value if isinstance(comparison.value, tuple) else (comparison.value,)
@@ -240,8 +262,16 @@ class AttributeTable:
         equal = column.equal(wanted, rows)
         return ~equal if comparison.type in ("ne", "nin") else equal
 
+    def _tagged(self, filter: AnyTag, rows: int) -> Mask:
+        mask = np.zeros(rows, dtype=bool)
+        for tag in filter.tags:
+            column = self._columns.get(("tag", tag))
+            if column is not None:
+                mask |= column.equal((True,), rows)
+        return mask
+
     def _unknown(self, key: str) -> ChangeRequest:
-        known = sorted(self._columns)
+        known = sorted(name for space, name in self._columns if space == "attribute")
         more = f" and {len(known) - MOST_KEYS_NAMED} more" if len(known) > MOST_KEYS_NAMED else ""
         names = ", ".join(map(repr, known[:MOST_KEYS_NAMED])) or "none"
         return ChangeRequest(
@@ -251,7 +281,8 @@ class AttributeTable:
         )
 
 
-def _attribute(key: str, value: object) -> Scalar:
+def checked_attribute(key: str, value: object) -> Scalar:
+    """An attribute's value as it is stored and compared: numbers as doubles. Raises ChangeRequest as `set` does."""
     try:
         return _scalar(value, key)
     except ChangeRequest as error:

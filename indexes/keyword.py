@@ -32,6 +32,9 @@ class KeywordIndex(Protocol):
     bound, comparable only within one query; equal scores come in order of id.
     """
 
+    average_words: float | None
+    """The length that BM25 measures each text's by, in words; None for the mean of the texts in the index."""
+
     def add(self, entries: Sequence[KeywordEntry]) -> None:
         """Index these texts. An id that is already there is replaced."""
         ...

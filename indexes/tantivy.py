@@ -18,7 +18,7 @@ import numpy as np
 import tantivy
 from numpy.typing import NDArray
 
-from indexes.checks import best, checked_count
+from indexes.checks import best, checked_count, rounded
 from indexes.errors import ChangeRequest, TryLater
 from indexes.keyword import KeywordEntry
 from indexes.vector import Hits, Ids
@@ -39,13 +39,6 @@ WORDS_AT_ONCE = 20
 EXTRA = 16
 """Hits fetched beyond k, so that the few that tie with the k-th need no second look."""
 
-BITS = 17
-"""Leading bits of a score that count.
-
-tantivy adds up a text's words in an order that depends on the query's form and the segment, so that the last bits of a
-float32 say nothing, and equal texts would not tie.
-"""
-
 
 class TantivyIndex:
     """A `KeywordIndex` on one text field, the heading's words in front of the text's.
@@ -53,6 +46,8 @@ class TantivyIndex:
     BM25 with k1 = 1.2, b = 0.75; lengths are kept in one byte (exact up to 40 words), and a removed text counts in the
     statistics until its segment is merged. One process at a time may change a folder.
     """
+
+    average_words = None
 
     def __init__(self, folder: Path, language: str = "english") -> None:
         """Open the index in `folder`, or make one there. `language` names the stemmer (`indexes.words`).
@@ -264,14 +259,12 @@ def _unreadable(folder: Path, why: str) -> ChangeRequest:
 
 
 def _fetch(searcher: Any, query: Any, limit: int) -> Hits:
-    """The best `limit` hits, in tantivy's order, at scores rounded to `BITS`."""
+    """The best `limit` hits, in tantivy's order, at rounded scores."""
     found = searcher.search(query, min(limit, searcher.num_docs), count=False).hits if searcher.num_docs else []
     if not found:
         return _no_hits()
     ids = searcher.fast_field_values("id", [address for _, address in found])
-    mantissas, exponents = np.frexp(np.array([score for score, _ in found]))
-    scores = np.ldexp(np.round(np.ldexp(mantissas, BITS)), exponents - BITS)
-    return Hits(ids=np.array(ids, dtype=np.int64), scores=scores.astype(np.float32))
+    return Hits(ids=np.array(ids, dtype=np.int64), scores=rounded(np.array([score for score, _ in found])))
 
 
 def _no_hits() -> Hits:

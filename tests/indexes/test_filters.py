@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import math
+import random
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 
 from indexes import filters
 from indexes.errors import ChangeRequest
-from indexes.filters import AttributeTable, Comparison, Compound, parse_filter
+from indexes.filters import AnyTag, AttributeTable, Comparison, Compound, parse_filter, permitted
+from tests.contracts.filters import holds as fits
+from tests.contracts.filters import random_documents, random_filter
 
 KEYS = ["lang", "year", "ok", "mixed", "rare key'; DROP TABLE--"]
 VALUES = ["", "de", "en", "1", "true", "é", "z\x00", 0, 1, 1.0, 2, -1.5, 2024, 1e300, True, False]
@@ -116,6 +119,38 @@ def test_matching_means_what_the_naive_reading_says(changes: list, asked: list[d
             found = table.matching(parse_filter(tree))
             assert found.dtype == np.int64
             assert found.tolist() == sorted(id_ for id_, document in documents.items() if holds(tree, document))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_trees_with_tags(seed: int) -> None:
+    rng = random.Random(seed)
+    documents = random_documents(rng, 60)
+    table = AttributeTable()
+    for id_, document in documents.items():
+        table.set(id_, {"other": 1}, {"other"})
+        table.set(id_, document.attributes, document.tags)
+    for _ in range(50):
+        condition = random_filter(rng, documents) or Compound("and", ())
+        expected = sorted(id_ for id_, document in documents.items() if fits(condition, document))
+        assert table.matching(condition).tolist() == expected
+
+
+def test_without_a_fitting_tag_there_is_nothing() -> None:
+    table = AttributeTable()
+    table.set(1, {"x": 1})
+    table.set(2, {"x": 1}, ["eng"])
+    table.set(3, {"x": 2}, ["eng", "x"])
+    everything = Comparison("x", "gte", 0.0)
+    assert table.matching(everything).tolist() == [1, 2, 3]
+    for tags, ids in ((["eng"], [2, 3]), (["x", "sales"], [3]), (["sales"], []), ([], []), ([""], [])):
+        assert table.matching(permitted(tags, everything)).tolist() == ids
+        assert table.matching(permitted(tags, None)).tolist() == ids
+    table.set(3, {"x": 2})
+    assert table.matching(AnyTag(frozenset(["x", "eng"]))).tolist() == [2]
+    with pytest.raises(ChangeRequest, match="Known attributes: 'x'"):
+        table.matching(Comparison("eng", "eq", True))
+    with pytest.raises(ChangeRequest):
+        parse_filter({"type": "any_tag", "tags": ["eng"]})
 
 
 def test_many_documents_with_rare_and_common_keys() -> None:

@@ -64,5 +64,6 @@ def test_a_width_below_one_is_refused(name: str) -> None:
 
 
 def test_importing_the_room_loads_no_engine() -> None:
-    code = "import sys, indexes; sys.exit(sum(name in sys.modules for name in ('faiss', 'tantivy', 'Stemmer')))"
+    engines = ("faiss", "tantivy", "qdrant_client", "Stemmer")
+    code = f"import sys, indexes; sys.exit(sum(name in sys.modules for name in {engines}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

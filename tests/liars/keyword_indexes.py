@@ -200,6 +200,41 @@ class LengthOfAllEverAdded(TantivyIndex):
         return self.added
 
 
+class OneRowSwapped(TantivyIndex):
+    """The first two texts of a batch go to each other's ids."""
+
+    def add(self, entries):
+        if len(entries) > 1:
+            one, other, *rest = entries
+            first, second = (
+                KeywordEntry(one.id, other.text, other.heading),
+                KeywordEntry(other.id, one.text, one.heading),
+            )
+            entries = [first, second, *rest]
+        super().add(entries)
+
+
+class NeverLooksAgain(TantivyIndex):
+    """What the first search found there is all that later ones know."""
+
+    def search(self, query, k, allowed=None):
+        now, self._searcher = self._searcher, getattr(self, "seen", self._searcher)
+        try:
+            return super().search(query, k, allowed)
+        finally:
+            self.seen, self._searcher = self._searcher, now
+
+
+class CaseMatters(TantivyIndex):
+    """Words as they are written, neither folded nor stemmed."""
+
+    def _document(self, entry):
+        document = tantivy.Document()
+        document.add_unsigned("id", entry.id)
+        document.add_text("words", f"{entry.heading} {entry.text}".encode("utf-8", "ignore").decode())
+        return document
+
+
 class IdsAsFloats(TantivyIndex):
     def search(self, query, k, allowed=None):
         hits = super().search(query, k, allowed)

@@ -227,6 +227,26 @@ class HalfOfABadBatch(FlatIndex):
             raise
 
 
+class OneRowSwapped(FlatIndex):
+    """The first two vectors of a batch go to each other's ids."""
+
+    def add(self, ids, vectors):
+        swapped = np.array(vectors)
+        swapped[:2] = swapped[:2][::-1].copy()
+        super().add(ids, swapped)
+
+
+class NeverLooksAgain(FlatIndex):
+    """What the first search found there is all that later ones know."""
+
+    def search(self, query, k, allowed=None):
+        now, self._held = self._held, getattr(self, "seen", self._held)
+        try:
+            return super().search(query, k, allowed)
+        finally:
+            self.seen, self._held = self._held, now
+
+
 class ClosesOnce(FlatIndex):
     def close(self):
         del self._held
