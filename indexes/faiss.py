@@ -2,6 +2,11 @@
 
 FAISS numbers its vectors by row and knows nothing of ids, deletions or ties, so all three are kept here. Removing a row
 would move all that follow (94 ms at a million): a removed row stays as a tombstone, until a third of all are.
+
+FAISS scans a copy in half precision, which is bound by half the memory and goes about five times as fast as
+`IndexFlatIP` (0.7 against 3.8 ms over 26,575 vectors of 384 dimensions). What it finds is only proposed: how far half
+precision can stray is known, whatever lies within that of the k-th is kept, and the cosines are computed from the
+vectors themselves. So the result is exact.
 """
 
 from __future__ import annotations
@@ -28,11 +33,15 @@ GATHER_COUNT = 5_000
 GATHER_SHARE = 0.05
 """At most this many allowed rows, or this share of all, are gathered and multiplied instead of masked in FAISS."""
 
-MARGIN = 1e-5
-"""How far a float32 product may stray from the exact cosine; what lies this close to the k-th is computed exactly."""
+STRAY = 1.5e-3
+"""How far two products in half precision may stray from their cosines, together, and then some: a value loses at most
+2**-11 of itself (or 2**-25 below 2**-14), so by Cauchy and Schwarz a product of unit vectors loses at most 5e-4."""
 
-EXTRA = 16
-"""Hits fetched beyond k, so that the few near the k-th need no second look."""
+EXTRA = 48
+"""Hits fetched beyond k, so that those near the k-th seldom need a second look."""
+
+GROWTH = 1.25
+"""By how much the memory for vectors grows when it is full."""
 
 Rows = NDArray[np.int64]
 
@@ -40,7 +49,7 @@ _FAISS: Any = faiss  # its stubs leave out what its Python layer adds
 
 
 class FaissIndex:
-    """A `VectorIndex` on `IndexFlatIP`.
+    """A `VectorIndex` on `IndexScalarQuantizer` with 16 bits a value.
 
     FAISS crashes when it is searched during an addition, and its calls release the interpreter's lock: hence the lock.
     """
@@ -48,7 +57,9 @@ class FaissIndex:
     def __init__(self, dimension: int) -> None:
         self.dimension = checked_dimension(dimension)
         self._lock = ReadWriteLock()
-        self._index = _FAISS.IndexFlatIP(dimension)
+        self._index = self._empty()
+        self._matrix: Vectors = np.empty((0, dimension), dtype=np.float32)
+        """The vector of each row, tombstones included; there may be more rows than are in use."""
         self._ids: Ids = np.empty(0, dtype=np.int64)
         """What is in the index, ascending."""
         self._rows: Rows = np.empty(0, dtype=np.int64)
@@ -67,6 +78,7 @@ class FaissIndex:
             places = np.searchsorted(self._ids, new)
             self._rows = np.insert(self._rows, places, len(self._owners) + np.arange(len(new)))
             self._ids = np.insert(self._ids, places, new)
+            self._keep(rows)
             self._owners = np.concatenate([self._owners, new])
             self._index.add(rows)
             self._compact()
@@ -83,7 +95,7 @@ class FaissIndex:
         with self._lock.reading():
             rows = self._rows if allowed is None else self._rows[self._places(np.asarray(allowed, dtype=np.int64))]
             near = self._near(vector, min(k, len(rows)), rows)
-            return best(self._owners[near], cosines(self._matrix()[near], vector), k)
+            return best(self._owners[near], cosines(self._matrix[near], vector), k)
 
     def scores(self, query: NDArray[np.float32], ids: Ids) -> NDArray[np.float32]:
         """See `VectorIndex.scores`."""
@@ -92,7 +104,7 @@ class FaissIndex:
         with self._lock.reading():
             places = np.searchsorted(self._ids, wanted)
             there = self._is_at(places, wanted)
-            scores[there] = cosines(self._matrix()[self._rows[places[there]]], vector)
+            scores[there] = cosines(self._matrix[self._rows[places[there]]], vector)
         return scores
 
     def ids(self) -> Ids:
@@ -107,11 +119,17 @@ class FaissIndex:
         """See `VectorIndex.close`."""
         self.remove(self.ids())
 
-    def _matrix(self) -> Vectors:
-        """FAISS's own memory, tombstones included; valid until the next change."""
-        total = len(self._owners)
-        flat: NDArray[np.float32] = _FAISS.rev_swig_ptr(self._index.get_xb(), total * self.dimension)
-        return flat.reshape(total, self.dimension)
+    def _empty(self) -> Any:
+        return _FAISS.IndexScalarQuantizer(self.dimension, _FAISS.ScalarQuantizer.QT_fp16, _FAISS.METRIC_INNER_PRODUCT)
+
+    def _keep(self, rows: Vectors) -> None:
+        """Write new rows behind those in use."""
+        used, total = len(self._owners), len(self._owners) + len(rows)
+        if total > len(self._matrix):
+            larger = np.empty((max(total, int(GROWTH * used)), self.dimension), dtype=np.float32)
+            larger[:used] = self._matrix[:used]
+            self._matrix = larger
+        self._matrix[used:total] = rows
 
     def _is_at(self, places: Rows, ids: Ids) -> NDArray[np.bool_]:
         if not len(self._ids):
@@ -132,41 +150,40 @@ class FaissIndex:
     def _compact(self) -> None:
         if 3 * (len(self._owners) - len(self._ids)) <= len(self._owners):
             return
-        smaller = _FAISS.IndexFlatIP(self.dimension)
-        smaller.add(np.ascontiguousarray(self._matrix()[self._rows]))
-        self._index = smaller
+        self._matrix = self._matrix[self._rows]
+        self._index = self._empty()
+        self._index.add(self._matrix)
         self._rows, self._owners = np.arange(len(self._ids)), self._ids.copy()
 
     def _near(self, vector: NDArray[np.float32], k: int, rows: Rows) -> Rows:
         """Those of `rows` that are the k nearest or might tie with the k-th, in any order."""
         if k in (0, len(rows)):
             return rows[:k]
-        if len(rows) == len(self._rows):
-            return self._near_among_all(vector, k)
-        if len(rows) <= max(GATHER_COUNT, GATHER_SHARE * len(self._owners)):
-            products = self._matrix()[rows] @ vector
-            near: Rows = rows[products >= np.partition(products, -k)[-k] - MARGIN]
+        if len(rows) < len(self._rows) and len(rows) <= max(GATHER_COUNT, GATHER_SHARE * len(self._owners)):
+            products = self._matrix[rows] @ vector
+            near: Rows = rows[products >= np.partition(products, -k)[-k] - STRAY]
             return near
-        return self._near_among(vector, k, rows)
+        return self._near_in_index(vector, k, rows)
 
-    def _near_among_all(self, vector: NDArray[np.float32], k: int) -> Rows:
-        """Unmasked, which is twice as fast, with the tombstones dropped afterwards; masked when too few are left."""
-        [scores], [found] = self._index.search(vector[None, :], min(2 * k + EXTRA, len(self._owners)))
-        living = self._owners[found] > 0
-        if living.sum() >= k:
-            floor = scores[living][k - 1] - MARGIN
-            if scores[-1] < floor:
-                return np.asarray(found[living & (scores >= floor)], dtype=np.int64)
-        return self._near_among(vector, k, self._rows)
+    def _near_in_index(self, vector: NDArray[np.float32], k: int, rows: Rows) -> Rows:
+        """As `_near`, by FAISS: unmasked where nothing is to be left out but tombstones, which is twice as fast."""
+        dead = len(self._owners) - len(self._ids)
+        options, most = (None, len(self._owners)) if len(rows) == len(self._ids) else (self._only(rows), len(rows))
+        wanted = k + EXTRA + min(dead if options is None else 0, k)
+        while True:
+            [scores], [found] = self._index.search(vector[None, :], min(wanted, most), params=options)
+            living = self._owners[found] > 0
+            if living.sum() >= k:
+                floor = scores[living][k - 1] - STRAY
+                if len(found) == most or scores[-1] < floor:
+                    return np.asarray(found[living & (scores >= floor)], dtype=np.int64)
+            wanted *= 4
 
-    def _near_among(self, vector: NDArray[np.float32], k: int, rows: Rows) -> Rows:
+    def _only(self, rows: Rows) -> Any:
         mask = np.zeros(len(self._owners), dtype=bool)
         mask[rows] = True
         bits = np.packbits(mask, bitorder="little")
-        options = _FAISS.SearchParameters(sel=_FAISS.IDSelectorBitmap(len(bits), _FAISS.swig_ptr(bits)))
-        [scores], [found] = self._index.search(vector[None, :], min(k + EXTRA, len(rows)), params=options)
-        floor = float(scores[k - 1] - MARGIN)
-        if scores[-1] >= floor:  # more may tie with the k-th than were fetched
-            _, _, found = self._index.range_search(vector[None, :], floor, params=options)
-            return np.asarray(found, dtype=np.int64)
-        return np.asarray(found[scores >= floor], dtype=np.int64)
+        selector = _FAISS.IDSelectorBitmap(len(bits), _FAISS.swig_ptr(bits))
+        options = _FAISS.SearchParameters(sel=selector)
+        options.bits = bits  # FAISS keeps a bare pointer to them
+        return options

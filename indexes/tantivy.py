@@ -33,6 +33,10 @@ WRITER_BYTES = 30_000_000
 SMALL_SET = 10_000
 """Up to this many allowed ids go into the query as a set of terms (10 ms); more are picked out of a deeper ranking."""
 
+FEW_IDS = 1_000
+"""Up to this many ids are looked up one by one, several times as fast as a set of terms: .06, .2, .6 and 2 ms for 14,
+100, 300 and 1,000 ids against .4, 1.0, 1.5 and 2; from there on the set wins."""
+
 WORDS_AT_ONCE = 20
 """Powers of two that a float32 adds up exactly."""
 
@@ -199,9 +203,15 @@ class TantivyIndex:
 
     def _among(self, words: Any, ids: Ids) -> Any:
         """The same query with the same scores, on these ids only."""
-        among = tantivy.Query.term_set_query(self._schema, "id", [int(id_) for id_ in ids if id_ > 0])
-        unscored = tantivy.Query.const_score_query(among, 0.0)
+        unscored = tantivy.Query.const_score_query(self._one_of([int(id_) for id_ in ids if id_ > 0]), 0.0)
         return tantivy.Query.boolean_query([(tantivy.Occur.Must, unscored), (tantivy.Occur.Must, words)])
+
+    def _one_of(self, ids: list[int]) -> Any:
+        if len(ids) > FEW_IDS:
+            return tantivy.Query.term_set_query(self._schema, "id", ids)
+        return tantivy.Query.boolean_query(
+            [(tantivy.Occur.Should, tantivy.Query.term_query(self._schema, "id", id_)) for id_ in ids]
+        )
 
     def _deepen(self, searcher: Any, query: Any, k: int, allowed: Ids | None) -> Hits:
         """The k best of those allowed: fetches more until they and all ties with the k-th are there."""

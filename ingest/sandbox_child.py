@@ -4,8 +4,8 @@ It stays small and single-threaded, reads one JSON line per file from standard i
 the fork confines itself, parses, writes its answer into a file opened beforehand, and ends. So no file ever sees
 what another one left behind, and a fork costs milliseconds where a fresh interpreter costs half a second.
 
-The heavy loaders (`unstructured` takes seconds to import) are imported one by one while no file comes; a file that
-comes before its loader was, by its name, waits for the import once.
+The heavy loaders (`unstructured` takes seconds to import) are imported one by one once no file has come for a while;
+a file that comes before its loader was, by its name, waits for the import once.
 
 LOADERS is a JSON object, media type to `module:function`, of loaders that replace or extend the table; they are
 imported at start, since a confined fork could not read their files.
@@ -36,8 +36,9 @@ from ingest.failures import DocumentFailure
 
 Request = dict[str, Any]
 
-_QUIET_SECONDS = 1.0
-"""Without a file, before the heavy imports begin: a process that is needed for one text file never makes them."""
+_QUIET_SECONDS = 30.0
+"""Without a file, before the heavy imports begin. They take some six seconds of a core, which an ingestion of text
+that embeds one batch while it parses the next would miss."""
 
 
 def main() -> None:
@@ -49,7 +50,7 @@ def main() -> None:
     incoming = _Lines(lines_in)
     spare = _Spare(setting, (lines_in, lines_out))
     while True:
-        cold = setting.next_to_warm() if incoming.are_quiet(_QUIET_SECONDS if not setting.warm else 0) else None
+        cold = setting.next_to_warm() if incoming.are_quiet(setting.patience()) else None
         request = {"warm": cold} if cold else incoming.next()
         if request is None:
             return
@@ -72,6 +73,12 @@ class _Setting:
     readable: list[str]
     loaders: dict[str, str]
     warm: set[str] = dataclasses.field(default_factory=set)
+
+    def patience(self) -> float:
+        """Seconds without a file before the next heavy import; none once the first of them, which is most, is made."""
+        from ingest.loaders import PARTITIONED
+
+        return 0.0 if self.warm & PARTITIONED.keys() else _QUIET_SECONDS
 
     def next_to_warm(self) -> str | None:
         """A media type whose loader takes long to import and is not yet here."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from indexes import VECTOR_INDEXES, open_vector_index
+from indexes.faiss import STRAY, FaissIndex
 from indexes.vector import VectorIndex
 from tests.contracts.vector_index import CHECKS, agree, truth, unit
 
@@ -39,6 +40,33 @@ def test_faiss_agrees_with_the_truth_on_each_of_its_paths(monkeypatch: pytest.Mo
             agree(index.search(query, k), truth(held, query, k))
             allowed = np.sort(rng.choice(np.arange(1, 500), rng.integers(0, 400), replace=False))
             agree(index.search(query, k, allowed), truth(held, query, k, allowed))
+
+
+@pytest.mark.parametrize("dimension", [8, 384])
+def test_faiss_tells_apart_what_half_precision_does_not(dimension: int) -> None:
+    """2,000 vectors around one, closer together than the index scans; whatever is proposed, the result is exact."""
+    rng = np.random.default_rng(7)
+    near = unit(1, dimension, seed=8) + rng.standard_normal((2000, dimension)) * 1e-4
+    vectors = (near / np.linalg.norm(near, axis=1, keepdims=True)).astype(np.float32)
+    index = open_vector_index("faiss", dimension)
+    index.add(np.arange(1, 2001), vectors)
+    index.add(np.arange(3001, 4001), unit(1000, dimension, seed=9))
+    held = dict(zip(index.ids().tolist(), np.concatenate([vectors, unit(1000, dimension, seed=9)]), strict=True))
+    for query in (vectors[0], *unit(5, dimension, seed=10)):
+        for allowed in (None, np.arange(1, 3500)):
+            found, best = index.search(query, 10, allowed), truth(held, query, 10, allowed)
+            np.testing.assert_allclose(found.scores, [score for _, score in best], atol=1e-7)
+
+
+@pytest.mark.parametrize("dimension", [2, 384, 4096])
+def test_half_precision_strays_no_further_than_the_index_allows_for(dimension: int) -> None:
+    index = FaissIndex(dimension)
+    vectors, queries = unit(3000, dimension, seed=11), unit(3, dimension, seed=12)
+    vectors[0], vectors[1] = np.eye(1, dimension), np.full(dimension, dimension**-0.5)
+    index.add(np.arange(1, 3001), vectors)
+    scanned, rows = index._index.search(queries, 3000)
+    exact = np.einsum("qd,qnd->qn", queries.astype(np.float64), vectors[rows].astype(np.float64))
+    assert np.abs(scanned - exact).max() < STRAY / 2
 
 
 @pytest.mark.parametrize("name", VECTOR_INDEXES)
