@@ -21,16 +21,25 @@ VECTOR_INDEXES = {
 KEYWORD_INDEXES = {
     "tantivy": "indexes.tantivy:TantivyIndex",
 }
+REMOTE_INDEXES = {
+    "qdrant": "indexes.qdrant_collection:QdrantCollection",
+}
+"""Engines of their own, which serve both legs and are written instead of following the catalog (`rag.remote`)."""
 
 
 def require_vector_index(name: str) -> None:
     """See that `name` stands for a vector index whose package is installed. Raises as `open_vector_index` does."""
-    _vector_index(name)
+    resolve("vector index", VECTOR_INDEXES | REMOTE_INDEXES, "rag.vector_indexes", name)
 
 
 def require_keyword_index(name: str) -> None:
     """See that `name` stands for a keyword index whose package is installed. Raises as `open_keyword_index` does."""
-    _keyword_index(name)
+    resolve("keyword index", KEYWORD_INDEXES | REMOTE_INDEXES, "rag.keyword_indexes", name)
+
+
+def require_remote_index(name: str) -> None:
+    """See that the package of an engine of its own is installed. Raises Unsupported."""
+    resolve("index", REMOTE_INDEXES, "rag.remote_indexes", name)
 
 
 def open_vector_index(name: str, dimension: int) -> VectorIndex:

@@ -5,17 +5,21 @@ Everything here is acknowledged only once it is durable, and becomes work for `i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from indexes.errors import ChangeRequest, TryLater
+from ingest import indexing
 from ingest.split import ChunkSettings
 from rag.backend import Backend
 from rag.catalog import chunks, documents, files, purge, stores
 from rag.catalog.records import Document, File, Store
 from rag.context import Scalar
 from rag.embedders import Embedder
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -126,8 +130,12 @@ def attach(backend: Backend, store: Store, new: Sequence[NewDocument]) -> list[D
 def set_attributes(backend: Backend, store: Store, file_id: str, attributes: Mapping[str, Scalar]) -> Document:
     """Replace the attributes of a document; the next search filters by the new ones. Raises NotThere."""
     with backend.database.write() as connection:
-        documents.set_attributes(connection, documents.get_document(connection, store, file_id), attributes)
-        return documents.get_document(connection, store, file_id)
+        document = documents.get_document(connection, store, file_id)
+        documents.set_attributes(connection, document, attributes)
+        indexing.note_attributes(connection, document)
+        document = documents.get_document(connection, store, file_id)
+    indexing.settle(backend)
+    return document
 
 
 def retry(backend: Backend, document: Document) -> bool:
@@ -168,9 +176,11 @@ def delete_file(backend: Backend, file: File) -> None:
 def delete_store(backend: Backend, store: Store) -> None:
     """Forget a store with its documents. Its files stay, except those that came with a document."""
     with backend.database.write() as connection:
+        indexing.note_deletion(connection, store.id)
         texts = stores.delete_store(connection, store)
     drop_blobs(backend, texts)
     sweep(backend)
+    indexing.settle(backend)
 
 
 def sweep(backend: Backend) -> None:
@@ -180,9 +190,15 @@ def sweep(backend: Backend) -> None:
     while True:
         with backend.database.read() as connection:
             versions = purge.purgeable_versions(connection)
-            touched |= purge.stores_of(connection, versions)
+            store_of = purge.stores_of(connection, versions)
         if not versions:
             break
+        try:
+            indexing.forget_versions(backend, store_of)
+        except TryLater as error:
+            log.warning("what no longer answers is purged later: %s", error)
+            break
+        touched.update(store_of.values())
         texts = []
         for version in versions:
             with backend.database.write() as connection:

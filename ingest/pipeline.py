@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Lock
 
 from indexes.errors import ChangeRequest, RagError, TryLater
+from ingest import indexing
 from ingest.document import ParsedDocument
 from ingest.failures import DocumentFailure
 from ingest.intake import drop_blobs, sweep
@@ -73,6 +74,19 @@ class Pipeline:
         embedder = self._backend.embedder(generation)
         with self._embedding:
             self._embed(ready, generation, embedder)
+
+    def index(self, batch: str) -> None:
+        """Write the batch's chunks to the engine that serves their store, where it has one of its own.
+
+        Raises TryLater when that is out of reach.
+        """
+        ready = [d for d in self._documents(batch) if d.state == "embedding"]
+        if not ready:
+            return
+        generation = self._generation(ready[0])
+        with self._backend.database.read() as connection:
+            versions = [chunks.get_version(connection, d.id, d.attempt) for d in ready]
+        indexing.write_versions(self._backend, generation, [v.id for v in versions if v is not None])
 
     def publish(self, batch: str) -> None:
         """Flip every finished document of a batch, then purge what was replaced."""

@@ -22,6 +22,7 @@ from threading import Event, Lock, Thread
 from typing import IO, Any
 
 from indexes.errors import RagError, TryLater
+from ingest import indexing
 from ingest.intake import sweep, sweep_blobs
 from ingest.pipeline import Pipeline, is_passing
 from ingest.sandbox import ParseLimits, ParserPool
@@ -30,11 +31,13 @@ from rag.catalog import batches, documents
 
 LOOK_EVERY = 0.25
 """Seconds between two looks at the queue when nobody rings."""
+SETTLE_EVERY = 5.0
+"""Seconds between two looks at what the engines are still to be told."""
 BEAT_EVERY = 2.0
 """Seconds between two signs of life."""
 DEAD_SECONDS = 12.0
 """Without a sign of life, a worker is given up and its work adopted. Should it be alive after all, it is refused."""
-APPLICATION_VERSION = "2"
+APPLICATION_VERSION = "3"
 """Workflows of another version are not resumed: change it when the steps change in kind or order."""
 CRASHES = 8
 """Workers that may die while they have a batch, before its documents are tried one by one."""
@@ -68,6 +71,7 @@ class Runner:
         self._workflow: Callable[[str], None] | None = None
         self._parsers: ParserPool | None = None
         self._begun = 0
+        self._settled = 0.0
         self._told: set[type[Exception]] = set()
         self.fault: Exception | None = None
         """Why the jobs do not run here although no other process runs them; None when they do or need not."""
@@ -97,6 +101,7 @@ class Runner:
                 self._backend.work_waiting.clear()
                 try:
                     self._look()
+                    self._settle()
                 except RagError as error:
                     log.warning("looking for work failed: %s", error)
                 except Exception:  # of DBOS's database, say: what waits must not wait for a restart
@@ -157,6 +162,10 @@ class Runner:
         self._backend.blobs.sweep_incoming()
         sweep(self._backend)
         sweep_blobs(self._backend)
+        try:
+            indexing.reconcile_where_needed(self._backend)
+        except TryLater as error:
+            log.warning("an engine of its own is out of reach; it is looked over at the next start: %s", error)
         _launch_dbos(_jobs_url(self._backend), settings.concurrent_batches)
 
         @DBOS.workflow(name="ingest_batch")
@@ -202,7 +211,7 @@ class Runner:
             self._join()
 
     def _ingest(self, batch: str) -> None:
-        """The workflow: three steps, each harmless to repeat."""
+        """The workflow: four steps, each harmless to repeat."""
         from dbos import DBOS
 
         with self._lock:
@@ -210,6 +219,7 @@ class Runner:
         try:
             self._step("prepare", self._pipeline.prepare, batch)
             self._step("embed", self._pipeline.embed, batch)
+            self._step("index", self._pipeline.index, batch)
             self._step("publish", self._pipeline.publish, batch)
         except Exception as error:  # every document ends, whatever happened
             if self._stop.is_set():
@@ -257,6 +267,12 @@ class Runner:
             self._revive(name)
         while self._room() and (self._adopt() or self._claim()):
             pass
+
+    def _settle(self) -> None:
+        """Now and then, tell the engines what could not be told them when it happened."""
+        if time.monotonic() - self._settled > SETTLE_EVERY:
+            self._settled = time.monotonic()
+            indexing.settle(self._backend)
 
     def _adopt(self) -> bool:
         """Begin a batch that another worker left or died with. False when there is none."""

@@ -21,6 +21,8 @@ from rag.catalog.records import Generation, Store
 from rag.embedders import Embedder, EmbedderRegistry
 from rag.models.registry import ModelRegistry
 from rag.relevance import Calibration, calibrate
+from rag.remote import RemoteIndex, RemoteIndexes, is_remote, require_together
+from rag.searchable import Searchable
 from rag.settings import Settings, secret
 from rag.spaces import Space, require_same_space
 from rag.texts import Texts
@@ -65,12 +67,16 @@ class Backend:
         self.embedders = EmbedderRegistry.from_tables(settings.embedders)
         for setting in NAMING_SETTINGS:
             require_named(settings, setting)
+        require_together(settings.vector_index, settings.keyword_index)
         self.folder = _usable(settings.data)
         self.models = ModelRegistry(settings.models, default=settings.model)
         self.database: Database = open_database(self.folder, secret(settings.catalog))
         self.blobs: BlobStore = open_blobs(self.folder, secret(settings.blobs))
         self.texts = Texts(self.blobs)
         self.views = Views(self.database, self.folder / "views", self.space, settings.views.memory_mb << 20)
+        self.remotes = RemoteIndexes(
+            settings.qdrant, self.folder / "qdrant", self.database, lambda space_id: self._space_row(space_id)[0]
+        )
         self.question_vectors = QuestionVectors()
         self.work_waiting = Event()
         """Set when documents were queued here, so that whoever runs the jobs need not wait for its next look."""
@@ -98,6 +104,14 @@ class Backend:
         """The generation's view, up to date."""
         return self.views.get(generation)
 
+    def remote(self, generation: Generation) -> RemoteIndex | None:
+        """The generation's index in an engine of its own; None where it has a view."""
+        return self.remotes.of(generation) if is_remote(generation) else None
+
+    def searchable(self, generation: Generation) -> Searchable:
+        """What answers for a generation, with everything that was acknowledged so far."""
+        return self.remote(generation) or self.view(generation)
+
     def find_store(self, name: str) -> Store:
         """A store by public id or unique name. Raises NotThere."""
         with self.database.read() as connection:
@@ -122,6 +136,7 @@ class Backend:
         """Release everything. Idempotent."""
         await self.models.close()
         self.views.close()
+        self.remotes.close()
         self.embedders.close()
         self.database.close()
 

@@ -23,14 +23,20 @@ from rag.context import Candidate
 from rag.embedders import Embedder
 from rag.fusion import Scored, best_first, fuse_rrf, fuse_scaled, merge_by_rank
 from rag.relevance import coverage, relevance
-from rag.views import View
+from rag.searchable import Searchable
 
 Mode = Literal["hybrid", "dense", "keyword"]
 Fusion = Literal["scaled", "rrf"]
+Outcome = Literal["whole", "changed", "hidden"]
+"""Of a search: all there is to find; something proposed was replaced or deleted meanwhile; or too little of what was
+proposed is visible yet."""
 QUERY_LIMIT = 20_000
 """Characters of a question that retrieval looks at, at most."""
 TRIES = 3
 """Searches for one question, when documents change under it."""
+DEEPER, DEEPEST = 4, 64
+"""By how much a search goes deeper, and how many times the usual depth at most, when too much of what an engine
+proposes is not visible yet."""
 MOST_WORDS = 32
 """Words of a question, the rarest ones, that relevance looks for in each hit."""
 
@@ -74,7 +80,7 @@ class _Searched:
 
     store: Store
     generation: Generation
-    view: View
+    view: Searchable
     scored: Scored
 
 
@@ -88,32 +94,35 @@ def retrieve(backend: Backend, stores: Sequence[Store], question: str, options: 
     if not question.strip():
         raise ChangeRequest("The question is empty. Ask something.", code="empty_query", param="query")
     clock = _Clock()
-    for _ in range(TRIES):
-        found, whole = _retrieve(backend, stores, question, options, clock)
-        if whole:
-            break
-    return found
+    changes, factor = 0, 1
+    while True:
+        found, outcome = _retrieve(backend, stores, question, options, clock, factor)
+        if outcome == "changed" and changes < TRIES - 1:
+            changes += 1
+        elif outcome == "hidden" and factor < DEEPEST:
+            factor *= DEEPER
+        else:
+            return found
 
 
 def _retrieve(
-    backend: Backend, stores: Sequence[Store], question: str, options: SearchOptions, clock: _Clock
-) -> tuple[Retrieval, bool]:
-    """The candidates, and whether none of those proposed had been replaced or deleted meanwhile."""
+    backend: Backend, stores: Sequence[Store], question: str, options: SearchOptions, clock: _Clock, factor: int
+) -> tuple[Retrieval, Outcome]:
+    """The candidates out of `factor` times the usual depth, and whether they are all that there is to find."""
     settings = backend.settings.retrieval
     mode = options.mode or settings.mode
     limit = options.limit or settings.top_k
     head = question[:QUERY_LIMIT]
     asked = _Question(question, without_common_words(head), content_words(head))
-    depth = max(options.depth or settings.depth, limit)
+    depth = factor * max(options.depth or settings.depth, limit)
     groups: dict[int, list[_Searched]] = {}
     for store in stores:
         generation = backend.live_generation(store)
-        view = backend.view(generation)
-        allowed = view.allowed(options.condition)
+        view = backend.searchable(generation)
         clock.mark("follow")
         vector = _question_vector(backend, generation, head) if mode != "keyword" and len(view) else None
         clock.mark("embed")
-        scored = _both_legs(view, asked, vector, allowed, mode, depth)
+        scored = view.search(vector, asked.sought if mode != "dense" else None, options.condition, depth)
         groups.setdefault(generation.space_id, []).append(_Searched(store, generation, view, scored))
         clock.mark("search")
     fusion = options.fusion or settings.fusion
@@ -123,11 +132,19 @@ def _retrieve(
     ranked = [_rank(group, fusion, weight) for group in groups.values()]
     order = ranked[0] if len(ranked) == 1 else _merged(ranked)
     clock.mark("fuse")
-    found, whole = _hydrate(backend, asked, [s for group in groups.values() for s in group], order, limit, options)
+    searched = [s for group in groups.values() for s in group]
+    found, outcome = _hydrate(backend, asked, searched, order, limit, options)
+    if outcome == "hidden" and not any(_is_cut(s.scored, depth) for s in searched):
+        outcome = "whole"
     clock.mark("hydrate")
     sets = {candidate.version_id: chunk_set for candidate, chunk_set in found}
-    generations = tuple(s.generation for group in groups.values() for s in group)
-    return Retrieval(tuple(candidate for candidate, _ in found), generations, sets, clock.spent), whole
+    generations = tuple(s.generation for s in searched)
+    return Retrieval(tuple(candidate for candidate, _ in found), generations, sets, clock.spent), outcome
+
+
+def _is_cut(scored: Scored, depth: int) -> bool:
+    """Whether a leg proposed as many as it might, so that it may know more."""
+    return bool(scored.in_dense.sum() >= depth or scored.in_keyword.sum() >= depth)
 
 
 def embed_question(embedder: Embedder, question: str) -> NDArray[np.float32]:
@@ -174,30 +191,6 @@ def _pieces(question: str, spans: Sequence[tuple[int, int]], embedder: Embedder)
         size = max(1, size * 3 // 4)
 
 
-def _both_legs(
-    view: View, question: _Question, vector: NDArray[np.float32] | None, allowed: Ids | None, mode: Mode, depth: int
-) -> Scored:
-    """What each leg proposes; the score of the other leg is looked up where it is missing."""
-    empty = np.empty(0, dtype=np.int64)
-    dense = view.vectors.search(vector, depth, allowed) if vector is not None else None
-    keyword = view.words.search(question.sought, depth, allowed) if mode != "dense" else None
-    dense_ids = dense.ids if dense is not None else empty
-    keyword_ids = keyword.ids if keyword is not None else empty
-    ids = np.union1d(dense_ids, keyword_ids)
-    in_dense, in_keyword = np.isin(ids, dense_ids), np.isin(ids, keyword_ids)
-    dense_scores = np.full(len(ids), np.nan, dtype=np.float32)
-    keyword_scores = np.full(len(ids), np.nan, dtype=np.float32)
-    if dense is not None and vector is not None:
-        dense_scores[np.searchsorted(ids, dense.ids)] = dense.scores
-        if not in_dense.all():
-            dense_scores[~in_dense] = view.vectors.scores(vector, ids[~in_dense])
-    if keyword is not None:
-        keyword_scores[np.searchsorted(ids, keyword.ids)] = keyword.scores
-        if not in_keyword.all():
-            keyword_scores[~in_keyword] = view.words.scores(question.sought, ids[~in_keyword])
-    return Scored(ids, dense_scores, keyword_scores, in_dense, in_keyword)
-
-
 def _rank(group: Sequence[_Searched], fusion: Fusion, weight: float) -> list[tuple[int, float]]:
     """(chunk, fused score) of one space, best first."""
     scored = Scored(*(np.concatenate([getattr(s.scored, name) for s in group]) for name in Scored.__dataclass_fields__))
@@ -217,48 +210,49 @@ def _hydrate(
     order: Sequence[tuple[int, float]],
     limit: int,
     options: SearchOptions,
-) -> tuple[list[tuple[Candidate, int]], bool]:
-    """The first `limit` chunks of the order that are still visible, read from the catalog, with their chunk sets.
-
-    And whether all that were looked at were.
-    """
+) -> tuple[list[tuple[Candidate, int]], Outcome]:
+    """The first `limit` chunks of the order that are visible, read from the catalog, with their chunk sets."""
     owner = {chunk: s for s in searched for chunk in s.scored.ids.tolist()}
     rarity = _Rarity(question.words, [s.view for s in searched])
     found: list[tuple[Candidate, int]] = []
     least = options.min_relevance or 0.0
-    start, whole = 0, True
+    start, changed, hidden = 0, False, False
     while start < len(order) and len(found) < limit:
         # A few more than are missing: some may have been replaced or deleted since the view looked.
         some = order[start : start + limit - len(found) + 4]
         start += len(some)
         with backend.database.read() as connection:
             stored = chunks.visible_chunks(connection, [chunk for chunk, _ in some])
-        whole = whole and len(stored) == len(some)
+            missing = [chunk for chunk, _ in some if chunk not in stored]
+            to_come = chunks.unpublished(connection, missing) if missing else set()
+        changed, hidden = changed or len(missing) > len(to_come), hidden or bool(to_come)
         visible = [(stored[chunk], fused) for chunk, fused in some if chunk in stored]
         for candidate in _candidates(backend, visible, owner, rarity):
             if candidate.relevance >= least:
                 found.append((candidate, stored[candidate.chunk_id].chunk_set_id))
-    return found[:limit], whole
+    if changed:
+        return found[:limit], "changed"
+    return found[:limit], "hidden" if hidden and len(found) < limit else "whole"
 
 
 class _Rarity:
     """How rare the question's words are over the views that were searched; the rarest ones only."""
 
-    def __init__(self, words: Sequence[str], views: Sequence[View]) -> None:
+    def __init__(self, words: Sequence[str], views: Sequence[Searchable]) -> None:
         total = sum(len(view) for view in views)
         counts = np.zeros(len(words))
         for view in views:
-            counts += np.array(view.words.document_frequency(words), dtype=np.float64)
+            counts += np.array(view.document_frequency(words), dtype=np.float64)
         idf = np.log(1.0 + (total - counts + 0.5) / (counts + 0.5))
         rarest = np.argsort(-idf, kind="stable")[:MOST_WORDS]
         self.words = [words[i] for i in rarest]
         self.idf = {words[i]: float(idf[i]) for i in rarest}
 
-    def covered(self, view: View, ids: Ids) -> list[float | None]:
+    def covered(self, view: Searchable, ids: Ids) -> list[float | None]:
         """The share of the question's IDF mass that each text holds; None where the question has no words."""
         if not self.words:
             return [None] * len(ids)
-        holds = view.words.contains(self.words, ids)
+        holds = view.contains(self.words, ids)
         return [
             coverage(self.words, self.idf, {word for word, there in zip(self.words, column, strict=True) if there})
             for column in holds.T

@@ -21,6 +21,8 @@ DEFAULT_FILE = "rag.toml"
 SHORT_NAMES = {"RAG_API_KEY": "server.api_key"}
 NOT_SETTINGS = {"RAG_CONFIG", "RAG_TEST_DATA", "RAG_URL"}
 TABLES = ("models", "embedders")
+LISTS = ("allowed_hosts", "allowed_origins", "ordered")
+"""Settings that a variable or a flag gives as words with commas between them."""
 
 
 class Section(BaseModel):
@@ -71,6 +73,34 @@ class ViewSettings(Section):
     """A server with a view that has been behind the catalog for longer says that it is not ready."""
 
 
+class QdrantSettings(Section):
+    """Qdrant, where `vector_index` and `keyword_index` are qdrant. What shapes a collection makes another collection
+    when it is changed: see `rag reindex`."""
+
+    url: str | None = None
+    """Of a server or of a cluster's load balancer; unset: local mode in the data folder, for trying things out."""
+    api_key: SecretStr | None = None
+    prefix: str = "rag"
+    """How the names of collections begin."""
+    timeout_seconds: float = Field(default=30.0, gt=0)
+    shard_number: int = Field(default=1, ge=1)
+    replication_factor: int = Field(default=1, ge=1)
+    write_consistency_factor: int = Field(default=1, ge=1)
+    """Replicas that must have a write before it counts; all of them, for every reader to see it at once."""
+    quantisation: Literal["none", "int8", "binary"] = "none"
+    on_disk: bool = False
+    """Leave the full vectors on disk."""
+    hnsw_m: int = Field(default=16, ge=0)
+    hnsw_ef_construct: int = Field(default=100, ge=4)
+    exact: bool = False
+    """Compare with every vector instead of following the graph."""
+    hnsw_ef: int | None = Field(default=None, ge=1)
+    oversampling: float = Field(default=2.0, ge=1)
+    """With quantisation, how many times the wanted hits are scored again with the full vectors."""
+    ordered: tuple[str, ...] = ()
+    """Attributes that filters compare by size (gt, gte, lt, lte): each gets an index in the engine."""
+
+
 class RetrievalSettings(Section):
     mode: Literal["hybrid", "dense", "keyword"] = "hybrid"
     fusion: Literal["scaled", "rrf"] = "scaled"
@@ -116,6 +146,7 @@ class Settings(Section):
     server: ServerSettings = ServerSettings()
     ingest: IngestSettings = IngestSettings()
     views: ViewSettings = ViewSettings()
+    qdrant: QdrantSettings = QdrantSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     context: ContextSettings = ContextSettings()
     models: dict[str, dict[str, Any]] = {}
@@ -229,7 +260,7 @@ def _put(values: dict[str, Any], name: str, value: Any) -> None:
     section, _, field = name.rpartition(".")
     if section:
         inner = dict(values.get(section) or {})
-        inner[field] = value.split(",") if isinstance(value, str) and field.startswith("allowed_") else value
+        inner[field] = value.split(",") if isinstance(value, str) and field in LISTS else value
         values[section] = inner
     else:
         values[field] = value

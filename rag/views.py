@@ -33,6 +33,8 @@ from rag.catalog.changes import Changes, ViewRows
 from rag.catalog.database import Database
 from rag.catalog.database import incarnation as read_incarnation
 from rag.catalog.records import Generation
+from rag.fusion import Scored
+from rag.searchable import Scores, both_legs
 from rag.spaces import Space
 
 FOLLOW_EVERY = 0.2
@@ -88,6 +90,30 @@ class View:
             if seq > self.position and not self.released:
                 self._catch_up()
         self.behind_since = None
+
+    def search(self, vector: Scores | None, words: str | None, condition: Filter | None, depth: int) -> Scored:
+        """See `Searchable.search`."""
+        allowed = self.allowed(condition)
+        vectors, keywords = self.vectors, self.words
+        dense = vectors.search(vector, depth, allowed) if vector is not None else None
+        keyword = keywords.search(words, depth, allowed) if words is not None else None
+
+        def rescore(no_dense: Ids, no_keyword: Ids) -> tuple[Scores, Scores]:
+            nothing = np.empty(0, dtype=np.float32)
+            return (
+                vectors.scores(vector, no_dense) if vector is not None else nothing,
+                keywords.scores(words, no_keyword) if words is not None else nothing,
+            )
+
+        return both_legs(dense, keyword, rescore)
+
+    def contains(self, words: Sequence[str], ids: Ids) -> NDArray[np.bool_]:
+        """See `Searchable.contains`."""
+        return self.words.contains(words, ids)
+
+    def document_frequency(self, words: Sequence[str]) -> list[int]:
+        """See `Searchable.document_frequency`."""
+        return self.words.document_frequency(words)
 
     def allowed(self, condition: Filter | None) -> Ids | None:
         """The chunks of the documents that a filter matches, sorted; None for no filter.

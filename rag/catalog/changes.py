@@ -89,6 +89,17 @@ def visible_versions(connection: Connection, store_id: int) -> list[int]:
     return list(connection.execute(query.order_by(_versions.id)).scalars())
 
 
+def kept_versions(connection: Connection, version_ids: Sequence[int]) -> set[int]:
+    """Which of these versions the catalog still keeps: visible ones, and those at work."""
+    kept: set[int] = set()
+    for start in range(0, len(version_ids), 5_000):
+        query = sa.select(_versions.id).where(
+            _versions.id.in_(version_ids[start : start + 5_000]), _versions.purged == sa.false()
+        )
+        kept.update(connection.execute(query).scalars())
+    return kept
+
+
 def read_rows(
     connection: Connection,
     version_ids: Sequence[int],

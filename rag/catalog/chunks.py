@@ -162,6 +162,38 @@ def visible_chunks(connection: Connection, ids: Sequence[int]) -> dict[int, Stor
     return {row.chunk_id: _stored(row) for row in rows}
 
 
+def count_by_version(connection: Connection, version_ids: Sequence[int], chunk_set_id: int) -> dict[int, int]:
+    """How many chunks each of these versions has."""
+    found: dict[int, int] = {}
+    for start in range(0, len(version_ids), 5_000):
+        some = _chunks.version_id.in_(version_ids[start : start + 5_000])
+        query = sa.select(_chunks.version_id, sa.func.count()).where(some, _chunks.chunk_set_id == chunk_set_id)
+        found.update((version, number) for version, number in connection.execute(query.group_by(_chunks.version_id)))
+    return found
+
+
+def count_visible(connection: Connection, store_id: int, chunk_set_id: int) -> int:
+    """How many chunks of a store answer now."""
+    query = (
+        sa.select(sa.func.count())
+        .select_from(schema.chunks)
+        .join(schema.versions, _versions.id == _chunks.version_id)
+        .where(
+            _versions.store_id == store_id,
+            _versions.published_seq.is_not(None),
+            _versions.retired_seq.is_(None),
+            _chunks.chunk_set_id == chunk_set_id,
+        )
+    )
+    return int(connection.execute(query).scalar_one())
+
+
+def unpublished(connection: Connection, ids: Sequence[int]) -> set[int]:
+    """Which of these chunks belong to versions that are not published yet."""
+    query = sa.select(_chunks.id).join(schema.versions, _versions.id == _chunks.version_id)
+    return set(connection.execute(query.where(_chunks.id.in_(ids), _versions.published_seq.is_(None))).scalars())
+
+
 def neighbours(connection: Connection, version_id: int, chunk_set_id: int, first: int, last: int) -> list[StoredChunk]:
     """The visible chunks of a version with ordinals from `first` to `last`, in order."""
     query = _visible().where(

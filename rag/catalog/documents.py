@@ -94,6 +94,13 @@ def list_documents(
     return Page([_document(row) for row in rows], more)
 
 
+def has_attribute(connection: Connection, store_id: int, key: str) -> bool:
+    """Whether a document of a store has an attribute of this name."""
+    has = _documents.attributes[key].as_string().is_not(None)
+    query = sa.select(_documents.id).where(_documents.store_id == store_id, has).limit(1)
+    return connection.execute(query).first() is not None
+
+
 def documents_of_file(connection: Connection, file_id: int) -> list[Document]:
     """Every document that stands on a file, in any store."""
     return [_document(row) for row in connection.execute(_select().where(_documents.file_id == file_id))]

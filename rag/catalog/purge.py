@@ -32,9 +32,10 @@ def purgeable_versions(connection: Connection, most: int = 64) -> list[int]:
     return list(connection.execute(query).scalars())
 
 
-def stores_of(connection: Connection, version_ids: Sequence[int]) -> set[int]:
-    """The numbers of the stores that these versions belong to."""
-    return set(connection.execute(sa.select(_versions.store_id).where(_versions.id.in_(version_ids))).scalars())
+def stores_of(connection: Connection, version_ids: Sequence[int]) -> dict[int, int]:
+    """The number of the store that each of these versions belongs to."""
+    query = sa.select(_versions.id, _versions.store_id).where(_versions.id.in_(version_ids))
+    return {row.id: row.store_id for row in connection.execute(query)}
 
 
 def purge_version(connection: Connection, version_id: int) -> str | None:

@@ -181,6 +181,16 @@ batches = _table(
 """Documents that one worker has claimed together (`documents.batch` is the name); without a worker when that one left
 or died. `crashes` counts the workers that died of it, or at least beside it."""
 
+index_tasks = _table(
+    "index_tasks",
+    _id(),
+    sa.Column("space_id", Id, nullable=False),
+    sa.Column("store_id", Id, nullable=False),
+    sa.Column("document_id", Id),
+)
+"""What is still to be told to an engine of its own: a document's present attributes, or, without a document, that the
+store is gone. Written with the change itself and removed once the engine has it."""
+
 versions = _table(
     "versions",
     _id(),

@@ -211,6 +211,17 @@ def create_generation(connection: Connection, store: Store, values: Mapping[str,
     return _generation(connection.execute(query).one())
 
 
+def generations_of(connection: Connection, store_id: int) -> list[Generation]:
+    """Every generation of a store."""
+    query = sa.select(schema.generations).where(schema.generations.c.store_id == store_id)
+    return [_generation(row) for row in connection.execute(query.order_by(schema.generations.c.id))]
+
+
+def all_generations(connection: Connection) -> list[Generation]:
+    """Every generation of every store and tenant."""
+    return [_generation(row) for row in connection.execute(sa.select(schema.generations))]
+
+
 def generation_ids(connection: Connection) -> list[int]:
     """The numbers of all generations, of every store and tenant."""
     return list(connection.execute(sa.select(schema.generations.c.id)).scalars())

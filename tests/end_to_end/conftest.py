@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,11 +15,15 @@ from tests.installations import Installation, Process, cluster, one_process, run
 from tests.s3 import make_bucket, running_s3
 
 TOY = {"RAG_EMBEDDER": "toy-384"}
+QDRANT = {"RAG_VECTOR_INDEX": "qdrant", "RAG_KEYWORD_INDEX": "qdrant"}
 
 
-@pytest.fixture(scope="module", params=["one process", "cluster"])
+@pytest.fixture(scope="module", params=["one process", "cluster", "qdrant local", "qdrant server"])
 def installation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """One process over SQLite, FAISS and a folder; two replicas and two workers over PostgreSQL, FAISS and S3."""
+    """One process over SQLite, FAISS and a folder; two replicas and two workers over PostgreSQL, FAISS and S3; one
+    process over Qdrant's local mode, whose lock allows no second; and a cluster over a Qdrant server where there is
+    one.
+    """
     folder = tmp_path_factory.mktemp("installation")
     with ExitStack() as stack:
         processes = _processes(request, folder, stack)
@@ -27,9 +33,20 @@ def installation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 def _processes(request: pytest.FixtureRequest, folder: Path, stack: ExitStack) -> list[Process]:
     if request.param == "one process":
         return one_process(folder, TOY)
+    if request.param == "qdrant local":
+        return one_process(folder, {**TOY, **QDRANT})
     catalog = stack.enter_context(request.getfixturevalue("postgres").database())
     bucket = make_bucket(stack.enter_context(running_s3()), "end-to-end")
-    return cluster(folder, {**TOY, "RAG_CATALOG": catalog, "RAG_BLOBS": bucket})
+    shared = {**TOY, "RAG_CATALOG": catalog, "RAG_BLOBS": bucket}
+    return cluster(folder, shared if request.param == "cluster" else {**shared, **_qdrant_server()})
+
+
+def _qdrant_server() -> dict[str, str]:
+    if "QDRANT_URL" not in os.environ:
+        pytest.skip("no Qdrant server: set QDRANT_URL (and QDRANT_API_KEY)")
+    key = os.environ.get("QDRANT_API_KEY")
+    server = {"RAG_QDRANT_URL": os.environ["QDRANT_URL"], "RAG_QDRANT_PREFIX": f"test-{secrets.token_hex(4)}"}
+    return {**QDRANT, **server, **({"RAG_QDRANT_API_KEY": key} if key else {})}
 
 
 @pytest.fixture

@@ -1,0 +1,200 @@
+"""Generations whose indexes lie in an engine of their own (Qdrant): written before the catalog shows a version, cleaned
+after it retires one. What the engine proposes and the catalog does not show falls out of every result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexes import REMOTE_INDEXES, require_remote_index
+from indexes.errors import ChangeRequest
+from indexes.filters import Comparison, Compound, Filter
+from indexes.vector import Ids
+from rag.catalog import documents
+from rag.catalog.database import Database, incarnation
+from rag.catalog.records import Generation
+from rag.fusion import Scored
+from rag.searchable import Scores, both_legs
+from rag.settings import QdrantSettings, secret
+from rag.spaces import Space
+
+if TYPE_CHECKING:
+    from indexes.qdrant_collection import QdrantCollection, Scope
+    from indexes.qdrant_connection import QdrantConnection
+
+COUNTED_FOR = 10.0
+"""Seconds for which a count of chunks is good enough: it only weighs words."""
+
+
+class RemoteIndex:
+    """One generation in a collection: a `Searchable`."""
+
+    def __init__(self, collection: QdrantCollection, generation: Generation, database: Database) -> None:
+        from indexes.qdrant_collection import Scope
+
+        self.collection = collection
+        self.scope: Scope = Scope(generation.store_id, generation.chunk_set_id)
+        self._generation = generation
+        self._database = database
+        self._counted = 0, -COUNTED_FOR
+        self._keys: set[str] = set()
+
+    def search(self, vector: Scores | None, words: str | None, condition: Filter | None, depth: int) -> Scored:
+        """See `Searchable.search`. Both legs go in one request, and in another what one leg lacks of the other's."""
+        from indexes.qdrant_collection import Leg
+
+        for key in _keys(condition):
+            self._require_known(key)
+        queries = [query for query in (vector, words) if query is not None]
+        found = iter(self.collection.search(self.scope, [Leg(query, depth) for query in queries], condition))
+        dense = next(found) if vector is not None else None
+        keyword = next(found) if words is not None else None
+
+        def rescore(no_dense: Ids, no_keyword: Ids) -> tuple[Scores, Scores]:
+            wanted = [(query, ids) for query, ids in ((vector, no_dense), (words, no_keyword)) if query is not None]
+            scores = iter(self.collection.scores(self.scope, wanted))
+            dense_scores = next(scores) if vector is not None else np.empty(0, dtype=np.float32)
+            return dense_scores, np.nan_to_num(next(scores)) if words is not None else np.empty(0, dtype=np.float32)
+
+        return both_legs(dense, keyword, rescore)
+
+    def contains(self, words: Sequence[str], ids: Ids) -> NDArray[np.bool_]:
+        """See `Searchable.contains`."""
+        return self.collection.contains(self.scope, words, ids)
+
+    def document_frequency(self, words: Sequence[str]) -> list[int]:
+        """See `Searchable.document_frequency`."""
+        return self.collection.document_frequency(self.scope, words)
+
+    def __len__(self) -> int:
+        number, at = self._counted
+        if time.monotonic() - at > COUNTED_FOR:
+            number = self.collection.count(self.scope)
+            self._counted = number, time.monotonic()
+        return number
+
+    def _require_known(self, key: str) -> None:
+        """An index in memory knows the keys that documents have; here the catalog is asked, once for each."""
+        if key in self._keys:
+            return
+        with self._database.read() as connection:
+            known = documents.has_attribute(connection, self._generation.store_id, key)
+        if not known:
+            raise ChangeRequest(
+                f"No document of the store has the attribute {key!r}. Set it on one, or filter by another.",
+                code="unknown_attribute",
+                param="filters",
+            )
+        self._keys.add(key)
+
+
+class RemoteIndexes:
+    """The engines of an installation, reached when the first generation that lies in one is asked for."""
+
+    def __init__(
+        self, settings: QdrantSettings, folder: Path, database: Database, space_of: Callable[[int], Space]
+    ) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._database = database
+        self._space_of = space_of
+        self._lock = Lock()
+        self._connection: QdrantConnection | None = None
+        self._collections: dict[int, QdrantCollection] = {}
+        self._open: dict[int, RemoteIndex] = {}
+
+    def of(self, generation: Generation) -> RemoteIndex:
+        """A generation's index. Raises TryLater when the engine is out of reach, and what `ensure` raises."""
+        with self._lock:
+            found = self._open.get(generation.id)
+        if found is None:
+            found = RemoteIndex(self.collection(generation.space_id), generation, self._database)
+            with self._lock:
+                found = self._open.setdefault(generation.id, found)
+        return found
+
+    def collection(self, space_id: int) -> QdrantCollection:
+        """The collection of a vector space, made if it is not there."""
+        space = self._space_of(space_id)
+        with self._lock:
+            if space_id not in self._collections:
+                self._collections[space_id] = self._made(space)
+            return self._collections[space_id]
+
+    def answering(self) -> str:
+        """Where the engine is, once it has answered. Raises as `of` does."""
+        with self._lock:
+            connection = self._connected()
+        connection.require_usable()
+        return connection.where
+
+    def close(self) -> None:
+        """Close the connection. Idempotent."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+            self._collections.clear()
+            self._open.clear()
+        if connection is not None:
+            connection.close()
+
+    def _made(self, space: Space) -> QdrantCollection:
+        require_remote_index("qdrant")
+        from indexes.qdrant_collection import QdrantCollection, QdrantEffort, QdrantLayout
+
+        with self._database.read() as connection:
+            owner = incarnation(connection)
+        layout = {name: getattr(self._settings, name) for name in QdrantLayout.__dataclass_fields__ if name in _SET}
+        effort = {name: getattr(self._settings, name) for name in QdrantEffort.__dataclass_fields__}
+        made = QdrantCollection(
+            self._connected(),
+            owner,
+            space.fingerprint,
+            space.dimension,
+            QdrantLayout(**layout),
+            QdrantEffort(**effort),
+            self._settings.prefix,
+        )
+        made.ensure()
+        return made
+
+    def _connected(self) -> QdrantConnection:
+        from indexes.qdrant_connection import QdrantConnection, QdrantPlace
+
+        if self._connection is None:
+            folder = self._folder if self._settings.url is None else None
+            key = secret(self._settings.api_key)
+            place = QdrantPlace(self._settings.url, key, folder, self._settings.timeout_seconds)
+            self._connection = QdrantConnection(place)
+        return self._connection
+
+
+_SET = frozenset(QdrantSettings.model_fields)
+
+
+def is_remote(generation: Generation) -> bool:
+    """Whether a generation's indexes are written by whoever publishes, instead of following the catalog."""
+    return generation.vector_index in REMOTE_INDEXES
+
+
+def require_together(vector_index: str, keyword_index: str) -> None:
+    """Refuse one leg in an engine of its own and the other one here. Raises ChangeRequest (`bad_settings`)."""
+    if vector_index != keyword_index and {vector_index, keyword_index} & REMOTE_INDEXES.keys():
+        raise ChangeRequest(
+            f"The vector index {vector_index!r} and the keyword index {keyword_index!r} do not go together. An engine "
+            "of its own serves both legs: name it for both.",
+            code="bad_settings",
+        )
+
+
+def _keys(condition: Filter | None) -> Iterator[str]:
+    if isinstance(condition, Comparison):
+        yield condition.key
+    elif isinstance(condition, Compound):
+        for part in condition.filters:
+            yield from _keys(part)
