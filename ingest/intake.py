@@ -259,7 +259,8 @@ def drop_blobs(backend: Backend, keys: Sequence[str]) -> int:
         # In a transaction that nobody writes beside: no file or text with the same bytes can be recorded meanwhile.
         with backend.database.write() as connection:
             unknown = purge.unused_texts(connection, files.unknown_blobs(connection, keys[start : start + 500]))
-            backend.blobs.delete(unknown)
+            if unknown:
+                backend.blobs.delete(unknown)
         removed += len(unknown)
     return removed
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.postgres import Postgres, running_postgres
+from tests.s3 import running_s3
 
 for name in [name for name in os.environ if name.startswith(("RAG_", "OPENAI_")) and name != "RAG_TEST_DATA"]:
     del os.environ[name]
@@ -73,3 +74,14 @@ def catalog_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]
     else:
         with request.getfixturevalue("postgres").database() as url:
             yield url
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The address of an S3 server of the tests' own."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with running_s3() as address:
+        yield address
+    patch.undo()

@@ -10,11 +10,14 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import pytest
 from typer.testing import CliRunner
 
 from api.cli import app
+from tests.postgres import PASSWORD
+from tests.s3 import SECRET, make_bucket
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "a key of the tests"
@@ -315,6 +318,30 @@ def test_doctor_tells_of_settings_that_name_nothing_and_of_variables_that_are_no
     assert checks["settings", "keyword_index"]["ok"] is True
     assert checks["settings", "RAG_PORT"]["ok"] is None
     assert rag.error("stores", code=2) == "unknown_name"
+
+
+def test_doctor_tells_of_catalog_and_blobs_without_their_secrets(tmp_path, postgres, s3):
+    rag = RagHere(tmp_path, tmp_path / "data", RAG_CATALOG=postgres.url(), RAG_BLOBS=make_bucket(s3, "doctor"))
+    told = rag.json("doctor")
+    checks = {check["part"]: check for check in told["checks"]}
+    assert checks["catalog"]["name"] == f"postgresql://postgres:***@127.0.0.1:{postgres.port}/postgres"
+    assert checks["catalog"]["found"].startswith("postgresql 1")
+    assert (checks["blobs"]["name"], checks["blobs"]["ok"]) == ("s3://doctor/some/prefix", True)
+    settings = {entry["name"]: entry["value"] for entry in told["settings"]}
+    assert settings["catalog"] == settings["blobs"] == "********"
+    for secret in (PASSWORD, quote(PASSWORD, safe=""), SECRET):
+        assert secret not in json.dumps(told)
+
+
+def test_doctor_tells_of_a_catalog_and_blobs_that_do_not_answer(tmp_path):
+    catalog, blobs = "postgresql://u:canary@127.0.0.1:9/x", "s3://b?endpoint_url=http://127.0.0.1:9&key=k&secret=canary"
+    rag = RagHere(tmp_path, tmp_path / "data", RAG_CATALOG=catalog, RAG_BLOBS=blobs)
+    told = rag.json("doctor", code=1)
+    checks = {check["part"]: check for check in told["checks"]}
+    assert (checks["catalog"]["name"], checks["catalog"]["ok"]) == ("catalog_unavailable", False)
+    assert (checks["blobs"]["name"], checks["blobs"]["ok"]) == ("blobs_unavailable", False)
+    assert "canary" not in json.dumps(told)
+    assert rag.error("stores", code=4) == "catalog_unavailable"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="everything is readable to root")

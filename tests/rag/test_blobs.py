@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
@@ -15,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from indexes.errors import ChangeRequest, NotThere, TryLater, Unsupported
 from rag.blobs import open_blobs, read_blob, shown_url, try_out
 from tests.contracts.blob_store import CHECKS, Place, data
-from tests.s3 import KEY, SECRET, make_bucket, running_s3
+from tests.s3 import KEY, SECRET, make_bucket
 
 
 class RenamingFileSystem(LocalFileSystem):  # type: ignore[misc]
@@ -29,16 +29,6 @@ class RenamingFileSystem(LocalFileSystem):  # type: ignore[misc]
 
 
 fsspec.register_implementation("renaming", RenamingFileSystem, clobber=True)
-
-
-@pytest.fixture(scope="session")
-def s3() -> Iterator[str]:
-    patch = pytest.MonkeyPatch()
-    patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with running_s3() as address:
-        yield address
-    patch.undo()
 
 
 @pytest.fixture(params=["folder", "file", "memory", "renaming", "s3"])
