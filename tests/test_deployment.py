@@ -346,7 +346,7 @@ def test_a_service_that_is_told_to_stop_does_so_in_order(deployed: dict[str, Ser
         process = deployed[name].process
         assert process is not None
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=30) == 0
         assert not deployed[name].healthy()
         with closing(process.stderr):
             deployed[name].process = None
