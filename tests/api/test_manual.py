@@ -17,7 +17,7 @@ from rag.settings import Settings, load_settings, settings_names
 from tests.campaigns.kills import Server, free_port
 
 MANUAL = Path(__file__).resolve().parents[2] / "api" / "manual"
-PAGES = ("getting-started", "concepts", "configuration", "formats", "operating")
+PAGES = ("getting-started", "concepts", "configuration", "formats", "operating", "growing")
 
 
 def page(name: str) -> str:
@@ -93,3 +93,21 @@ def test_every_format_and_failure_is_in_its_table() -> None:
         assert format_.lower() in text.lower(), format_
     for code in failures.FAILURE_CODES:
         assert f"`{code}`" in text, code
+
+
+def test_the_memory_of_a_vector_is_reckoned_right() -> None:
+    rows = re.findall(r"^\| (fp32|fp16|int8|binary) \| (.*) \|$", page("growing"), flags=re.MULTILINE)
+    assert [form for form, _ in rows] == ["fp32", "fp16", "int8", "binary"]
+    for (_, cells), bits in zip(rows, (32, 16, 8, 1), strict=True):
+        expected = []
+        for dimension in (384, 1024):
+            alone = dimension * bits // 8
+            whole = alone + round(2 * 16 * 4 * 1.1) + round(66 / 125 * 181) * 8 + 32
+            expected += [
+                f"{alone:,}",
+                f"{whole:,}",
+                f"{whole / 100:.0f} GB",
+                f"{whole / 10:.0f} GB",
+                f"{whole / 1000:.1f} TB",
+            ]
+        assert cells.split(" | ") == expected
