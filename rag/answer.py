@@ -65,7 +65,7 @@ async def answer(
     try:
         async with aclosing(_stream(context, registry, alias, merged)) as deltas:
             async for delta in deltas:
-                if text := filtered.feed(said.take(delta)):
+                if text := filtered.feed(said.take(delta), delta.quote):
                     yield said.out(text)
                 if said.room == 0:
                     said.finish_reason = "length"

@@ -152,6 +152,16 @@ async def test_a_poisoned_passage_gets_out_only_what_stands_in_it(server: FakeOp
     assert "conversation" not in last.text
 
 
+async def test_the_extractive_model_says_code_as_it_stands_and_cites_only_itself() -> None:
+    code = "```python\nfirst = zorblats[0]\nmatrix[1][2] = first\n```"
+    others = [passage(number, f"Something else, number {number}.") for number in range(1, 22)]
+    told = (*others, passage(22, f"How zorblats are read [21]:\n\n{code}\n\nNo more than that [90]."))
+    last = await final(context("How are zorblats read?", *told), ModelRegistry({}))
+    assert last.text.startswith(f"How zorblats are read [21]:\n\n{code}\n\n")
+    assert {citation.number for citation in last.citations} == {22}
+    assert not last.removed_markers
+
+
 async def test_closing_the_answer_closes_the_models_stream() -> None:
     closed: list[bool] = []
 
