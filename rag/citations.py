@@ -60,8 +60,8 @@ _BETWEEN = re.compile(r"[\s,;&]+")
 
 LONGEST_CLAIM = 2000
 """Characters before a marker that are compared with its passage."""
-SHORTEST_CLAIM = 12
-"""Characters below which a repetition may be chance."""
+SHORTEST_CLAIM = 10
+"""Characters, white space aside, below which a repetition may be chance."""
 
 
 class CitationFilter:
@@ -247,7 +247,7 @@ def _numbers(body: str, most: int) -> tuple[list[int], bool] | None:
 
 # ---- the words before a marker, found again in the passage -----------------------------------------------------------
 
-_MARKER_IN_TEXT = re.compile(r"[ \t]?(?:\[\^?\d[\d\s,;–-]*\]|【[^】\n]{0,80}】)")
+_COMPARED = re.compile(r"(?P<skipped>\s+|\[\^?\d[\d\s,;–-]*\]|【[^】\n]{0,80}】)|&lt;|.")
 _LEAD = re.compile(r"^(?:[-*+•>#\s]|\d{1,3}[.)]\s)+")
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+")
 
@@ -255,19 +255,19 @@ _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+")
 def find_quote(claim: str, passage: str) -> tuple[int, int] | None:
     """Where `passage` says `claim` verbatim: the whole of it, or its last paragraph, line or sentence.
 
-    White space, invisible characters and the document's own `[n]` are not compared. None when nothing is repeated.
+    White space, invisible characters and the document's own `[n]` are not compared, and `&lt;` is `<`: where the
+    guard makes a text harmless, it adds blanks and escapes. None when nothing is repeated.
 
     >>> find_quote('Also: "the port is 8000."', "By default the  port is 8000.")
     """
-    text, positions = _comparable(passage)
+    text, spans = _comparable(passage)
     for words in _readings(claim):
         wanted, _ = _comparable(words)
-        wanted = wanted.strip()
         if len(wanted) < SHORTEST_CLAIM:
             continue
         at = text.find(wanted)
         if at >= 0:
-            return positions[at], positions[at + len(wanted) - 1] + 1
+            return spans[at][0], spans[at + len(wanted) - 1][1]
     return None
 
 
@@ -284,18 +284,13 @@ def _readings(claim: str) -> list[str]:
     return list(dict.fromkeys(words for words in readings if words))
 
 
-def _comparable(text: str) -> tuple[str, list[int]]:
-    """`text` with single blanks, without markers and invisible characters, and where each character came from."""
-    skipped = {i for found in _MARKER_IN_TEXT.finditer(text) for i in range(*found.span())}
+def _comparable(text: str) -> tuple[str, list[tuple[int, int]]]:
+    """`text` as it is compared, and the span that each character of it comes from."""
     letters: list[str] = []
-    positions: list[int] = []
-    for i, letter in enumerate(text):
-        if i in skipped or (not letter.isascii() and unicodedata.category(letter) == "Cf"):
-            continue
-        if letter.isspace():
-            if letters and letters[-1] == " ":
-                continue
-            letter = " "
-        letters.append(letter)
-        positions.append(i)
-    return "".join(letters), positions
+    spans: list[tuple[int, int]] = []
+    for found in _COMPARED.finditer(text):
+        letter = "<" if found.group() == "&lt;" else found.group()
+        if found["skipped"] is None and (letter.isascii() or unicodedata.category(letter) != "Cf"):
+            letters.append(letter)
+            spans.append(found.span())
+    return "".join(letters), spans
