@@ -19,6 +19,7 @@ from typing import Literal
 from indexes.errors import ChangeRequest
 from indexes.words import analyse, content_words
 from rag.context import Context, Message, Passage
+from rag.fence import visible
 from rag.models import Delta, ModelAlias, Quote, Sampling, Usage
 from rag.tokenizers import Tokenizer, open_tokenizer
 
@@ -259,7 +260,7 @@ def _spaced(chosen: Sequence[Quote]) -> list[tuple[str, Quote]]:
 
 
 def _said(quote: Quote) -> str:
-    return quote.text
+    return visible(quote.text)
 
 
 def _marker(quote: Quote) -> str:

@@ -182,6 +182,15 @@ async def test_a_delta_says_what_it_quotes_and_nothing_else_stands_in_it() -> No
         assert "".join(delta.text for delta in deltas if delta.quote is None).split() == ["[1]"] * len(quoted)
 
 
+async def test_what_cannot_be_seen_is_not_said() -> None:
+    text = "The default port\u202e is\u200b 80\u00ad00.\x00\U000e0041"
+    deltas = await said(context("What is the default port?", passage(1, text)))
+    assert "".join(delta.text for delta in deltas) == "The default port is 8000. [1]"
+    assert [delta.quote.text for delta in deltas if delta.quote] == [text]
+    nothing = await said(context("What is the default port?", passage(1, "\u200b")))
+    assert "".join(delta.text for delta in nothing) == ""
+
+
 async def test_nothing_to_quote_is_refused() -> None:
     with pytest.raises(ChangeRequest) as caught:
         await said(context("What?"))
