@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from indexes.errors import ChangeRequest, RagError, TryLater
 from rag.context import Context, Message
 from rag.models import Delta, ModelAlias, Sampling, Usage
-from rag.provider_key import HOSTED_KEY, read_key
+from rag.provider_key import key_advice, read_key
 
 if TYPE_CHECKING:
     from openai import APIError, APIStatusError, AsyncOpenAI
@@ -132,11 +132,8 @@ class OpenAILLM:
     def _refused(self, error: APIStatusError, who: str) -> RagError:
         status = error.status_code
         if status in (401, 403):
-            name = self._alias.api_key_env or HOSTED_KEY
-            return TryLater(
-                f"{who} refused this installation's credentials (status {status}). "
-                f"Its operator should check the key in the environment variable {name}."
-            )
+            advice = key_advice(f"models.{self._alias.name}", self._alias.api_key_env, self._alias.base_url)
+            return TryLater(f"{who} refused this installation's credentials (status {status}). {advice}")
         if status in (408, 409, 429) or status >= 500 or status < 400:
             code = "rate_limit_exceeded" if status == 429 else "unavailable"
             return TryLater(f"{who} answered with status {status}.", code=code, retry_after=_retry_after(error))

@@ -215,6 +215,14 @@ async def test_refused_credentials_are_the_operators_to_mend_and_no_key_leaks(se
     assert KEY not in str(error)
 
 
+async def test_where_no_key_is_named_the_advice_is_to_name_one(server: FakeOpenAI) -> None:
+    server.chat(Status(401))
+    _, error = await partly(OpenAILLM(alias(server, api_key_env=None)))
+    assert "OPENAI_API_KEY" not in error.message
+    assert "[models.remote]" in error.message
+    assert "`api_key_env`" in error.message
+
+
 @pytest.mark.parametrize("code", [400, 404, 413, 422])
 async def test_a_refused_request_is_the_callers_to_change(server: FakeOpenAI, code: int) -> None:
     server.chat(*[Status(code, f"context of 9999 tokens is too long, says {KEY}")] * 2)
