@@ -136,6 +136,7 @@ async def test_chunks_that_break_the_form_are_read_for_what_they_hold(server: Fa
                 event(choices=[{"delta": {"content": None, "reasoning_content": "hm"}}]),
                 event(choices=[{"delta": {"content": "One"}}], usage={}),
                 event(choices=[{"delta": {"content": " two"}}], usage={"prompt_tokens": "x"}),
+                "[DONE]",
             )
         )
     )
@@ -146,6 +147,17 @@ async def test_a_cut_stream_delivers_what_came_and_then_says_try_later(server: F
     server.chat(Say("Port ", "8000", " is", cut_after=2))
     text, error = await partly(OpenAILLM(alias(server)))
     assert (text, type(error)) == ("Port 8000", TryLater)
+
+
+async def test_a_stream_that_ends_without_saying_so_was_cut(server: FakeOpenAI) -> None:
+    piece = json.dumps({"choices": [{"delta": {"content": "Dogs are"}}]})
+    server.chat(Events((piece,)))
+    text, error = await partly(OpenAILLM(alias(server)))
+    assert (text, type(error)) == ("Dogs are", TryLater)
+    finish = json.dumps({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+    for said in ((piece, finish), (piece, "[DONE]")):
+        server.chat(Events(said))
+        assert [delta.finish_reason for delta in await collect(OpenAILLM(alias(server)))] == [None, "stop"]
 
 
 async def test_a_stream_that_goes_silent_times_out(server: FakeOpenAI) -> None:
