@@ -108,6 +108,12 @@ async def test_a_model_that_breaks_off_has_said_what_it_said(server: FakeOpenAI)
     await models.close()
 
 
+@pytest.mark.parametrize("pieces", [(" ", "\n\n"), (), ("\u200b",), (" [7]",)])
+async def test_an_answer_of_blanks_is_not_grounded(server: FakeOpenAI, pieces: tuple[str, ...]) -> None:
+    server.chat(Say(*pieces))
+    assert not (await final(context("Which port?", *PASSAGES), registry(server))).grounded
+
+
 async def test_a_runaway_is_cut(server: FakeOpenAI) -> None:
     server.chat(Obey(lambda body: ["word " * 1000] * 1000))
     last = await final(context("Which port?", *PASSAGES), registry(server))
