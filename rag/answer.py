@@ -10,6 +10,7 @@ from typing import Literal, cast
 from indexes.errors import RagError
 from rag.citations import Citation, CitationFilter, RemovedMarker
 from rag.context import Context
+from rag.fence import visible
 from rag.models import Delta, ModelAlias, Sampling, Usage
 from rag.models.registry import ModelRegistry, merge_sampling
 from rag.tokenizers import open_tokenizer
@@ -50,9 +51,9 @@ async def answer(
 ) -> AsyncIterator[AnswerEvent]:
     """Stream `TextDelta`s and, last, the `Answer`. Closing the iterator stops the model.
 
-    Without anything relevant (`context.grounded` is False) no model is called: the answer is `abstention`. `sampling`
-    is the request's, over the alias's own. Raises what `merge_sampling` and `LLM.stream` raise; when a model breaks
-    off, what it said before has been delivered.
+    Without anything relevant (`context.grounded` is False) no model is called: the answer is `abstention`. A model that
+    says nothing stands on nothing either. `sampling` is the request's, over the alias's own. Raises what
+    `merge_sampling` and `LLM.stream` raise; when a model breaks off, what it said before has been delivered.
     """
     merged = merge_sampling(alias, sampling)
     if not context.grounded:
@@ -65,7 +66,7 @@ async def answer(
     try:
         async with aclosing(_stream(context, registry, alias, merged)) as deltas:
             async for delta in deltas:
-                if text := filtered.feed(said.take(delta)):
+                if text := filtered.feed(said.take(delta), delta.quote):
                     yield said.out(text)
                 if said.room == 0:
                     said.finish_reason = "length"
@@ -80,7 +81,7 @@ async def answer(
         text=said.text,
         citations=tuple(filtered.citations),
         removed_markers=tuple(filtered.removed),
-        grounded=True,
+        grounded=bool(visible(said.text).strip()),
         finish_reason=said.finish_reason,
         usage=said.usage or Usage(context.ledger.prompt_tokens, tokenizer.count(said.raw)),
         model=alias.name,

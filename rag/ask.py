@@ -19,7 +19,6 @@ from rag.models.registry import merge_sampling
 from rag.pack import pack
 from rag.pack_settings import Order, PackSettings
 from rag.prompt import load_prompt
-from rag.relevance import DEFAULT_THRESHOLD
 from rag.retrieve import Retrieval, SearchOptions, retrieve
 
 
@@ -94,13 +93,11 @@ def pack_settings(backend: Backend, ask: Ask) -> PackSettings:
     """How to fill the window for one request."""
     configured = backend.settings.context
     least = ask.search.min_relevance
-    if least is None:
-        least = backend.settings.retrieval.min_relevance
     return PackSettings(
         order=ask.order or configured.order,
         max_passages=ask.max_passages or configured.max_passages,
         widen=configured.widen,
-        min_relevance=DEFAULT_THRESHOLD if least is None else least,
+        min_relevance=backend.settings.retrieval.min_relevance if least is None else least,
         context_tokens=configured.tokens,
     )
 

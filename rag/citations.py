@@ -1,8 +1,8 @@
 """Citations: the `[n]` in an answer, checked while it streams and traced to the passages.
 
 Whatever a model writes for a marker (`[1, 3]`, `[1-3]`, `【1】`, `[^1]`, `[1†source]`) leaves as plain `[1]`; a number
-that no passage has is taken out and reported. Brackets in code and ordinary ones (`[x]`, `[note 1]`) are left alone.
-Links are looked at by `rag.guard` on the way.
+that no passage has is taken out and reported. Brackets in code and ordinary ones (`[x]`, `[note 1]`) are left alone,
+and so are those of a stretch that the model says it quotes. Links are looked at by `rag.guard` on the way.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from rag.context import Passage
 from rag.guard import LinkGuard, Piece
+from rag.models import Quote
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ _BETWEEN = re.compile(r"[\s,;&]+")
 
 LONGEST_CLAIM = 2000
 """Characters before a marker that are compared with its passage."""
-SHORTEST_CLAIM = 12
-"""Characters below which a repetition may be chance."""
+SHORTEST_CLAIM = 10
+"""Characters, white space aside, below which a repetition may be chance."""
 
 
 class CitationFilter:
@@ -71,7 +72,10 @@ class CitationFilter:
         """The markers let through so far, in order."""
         self.removed: list[RemovedMarker] = []
         self._passages = {passage.number: passage for passage in passages}
-        self._guard = LinkGuard([passage.text for passage in passages])
+        self._known = "\n".join(passage.text for passage in passages)
+        self._guard = LinkGuard([self._known])
+        self._quoted: tuple[int, Quote] | None = None
+        """Where in the answer the last quote begins, and what it is."""
         self._held = ""
         self._gap = (
             False  # a marker was taken out right before: what follows must not grow together with what was there
@@ -82,13 +86,21 @@ class CitationFilter:
         self._claim_start = 0
         self._claim_end = 0
 
-    def feed(self, text: str) -> str:
-        """Take the next piece of the stream; give what may go out, which may be nothing."""
-        return self._take(self._guard.feed(text))
+    def feed(self, text: str, quote: Quote | None = None) -> str:
+        """Take the next piece of the stream; give what may go out, which may be nothing. With `quote`, it is that."""
+        if quote is None:
+            return self._take(self._guard.feed(text))
+        before = self.finish()
+        self._quoted = self._length, quote
+        guard = LinkGuard([self._known], quoted=True)
+        for piece in (*guard.feed(text), *guard.finish()):
+            self._emit(piece.text)
+        return before + self._given()
 
     def finish(self) -> str:
-        """The stream has ended: give the rest."""
+        """The stream, or a part that stands by itself, has ended: give the rest."""
         text = self._take(self._guard.finish())
+        self._guard = LinkGuard([self._known])
         self._prose("", final=True)
         return text + self._given()
 
@@ -153,7 +165,7 @@ class CitationFilter:
         marker = f"[{passage.number}]"
         self._emit(marker)
         self._claim_end = self._length
-        first, last = find_quote(claim, passage.text) or (0, len(passage.text))
+        first, last = self._stretch(passage, claim)
         self.citations.append(
             Citation(
                 number=passage.number,
@@ -172,6 +184,13 @@ class CitationFilter:
                 quote=passage.text[first:last],
             )
         )
+
+    def _stretch(self, passage: Passage, claim: str) -> tuple[int, int]:
+        """What of the passage a marker after `claim` stands for."""
+        at, quote = self._quoted or (-1, None)
+        if quote is not None and quote.passage.number == passage.number and at >= self._claim_start:
+            return quote.start, quote.end
+        return find_quote(claim, passage.text) or (0, len(passage.text))
 
     def _claim(self) -> str:
         """What was said since the last marker; for `[1][2]` the second stands for the same words as the first."""
@@ -228,7 +247,7 @@ def _numbers(body: str, most: int) -> tuple[list[int], bool] | None:
 
 # ---- the words before a marker, found again in the passage -----------------------------------------------------------
 
-_MARKER_IN_TEXT = re.compile(r"[ \t]?(?:\[\^?\d[\d\s,;–-]*\]|【[^】\n]{0,80}】)")
+_COMPARED = re.compile(r"(?P<skipped>\s+|\[\^?\d[\d\s,;–-]*\]|【[^】\n]{0,80}】)|&lt;|.")
 _LEAD = re.compile(r"^(?:[-*+•>#\s]|\d{1,3}[.)]\s)+")
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+")
 
@@ -236,19 +255,19 @@ _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+")
 def find_quote(claim: str, passage: str) -> tuple[int, int] | None:
     """Where `passage` says `claim` verbatim: the whole of it, or its last paragraph, line or sentence.
 
-    White space, invisible characters and the document's own `[n]` are not compared. None when nothing is repeated.
+    White space, invisible characters and the document's own `[n]` are not compared, and `&lt;` is `<`: where the
+    guard makes a text harmless, it adds blanks and escapes. None when nothing is repeated.
 
     >>> find_quote('Also: "the port is 8000."', "By default the  port is 8000.")
     """
-    text, positions = _comparable(passage)
+    text, spans = _comparable(passage)
     for words in _readings(claim):
         wanted, _ = _comparable(words)
-        wanted = wanted.strip()
         if len(wanted) < SHORTEST_CLAIM:
             continue
         at = text.find(wanted)
         if at >= 0:
-            return positions[at], positions[at + len(wanted) - 1] + 1
+            return spans[at][0], spans[at + len(wanted) - 1][1]
     return None
 
 
@@ -265,18 +284,13 @@ def _readings(claim: str) -> list[str]:
     return list(dict.fromkeys(words for words in readings if words))
 
 
-def _comparable(text: str) -> tuple[str, list[int]]:
-    """`text` with single blanks, without markers and invisible characters, and where each character came from."""
-    skipped = {i for found in _MARKER_IN_TEXT.finditer(text) for i in range(*found.span())}
+def _comparable(text: str) -> tuple[str, list[tuple[int, int]]]:
+    """`text` as it is compared, and the span that each character of it comes from."""
     letters: list[str] = []
-    positions: list[int] = []
-    for i, letter in enumerate(text):
-        if i in skipped or (not letter.isascii() and unicodedata.category(letter) == "Cf"):
-            continue
-        if letter.isspace():
-            if letters and letters[-1] == " ":
-                continue
-            letter = " "
-        letters.append(letter)
-        positions.append(i)
-    return "".join(letters), positions
+    spans: list[tuple[int, int]] = []
+    for found in _COMPARED.finditer(text):
+        letter = "<" if found.group() == "&lt;" else found.group()
+        if found["skipped"] is None and (letter.isascii() or unicodedata.category(letter) != "Cf"):
+            letters.append(letter)
+            spans.append(found.span())
+    return "".join(letters), spans

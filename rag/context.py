@@ -104,12 +104,13 @@ class Ledger:
     reserved_tokens: int
     """Kept free for the answer."""
     base_tokens: int
-    """The rendered prompt with the question, without history and passages."""
+    """The rendered prompt with the question and the caller's own system messages, without turns and passages."""
     history_tokens: int
     """What the kept turns added."""
     prompt_tokens: int
     """The finished prompt, counted whole."""
     turns_kept: int
+    """Earlier messages of the user and the assistant; system messages always stay."""
     turns_dropped: int
     tokenizer: str
     exact: bool

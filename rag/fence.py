@@ -53,11 +53,17 @@ def clean(text: str, control_tokens: tuple[str, ...] = ()) -> str:
     those of the model's own tokenizer. Every kind of line break becomes a line feed; tabs stay. Cleaning twice
     changes nothing more.
     """
-    if not text.isascii() or not text.isprintable():
-        text = _INVISIBLE.sub("", _LINE_BREAKS.sub("\n", text))
+    text = visible(text)
     if "<" not in text and "[" not in text and not control_tokens and text.isascii():
         return text
     return _breaker(control_tokens).sub(r"\g<0> ", text)
+
+
+def visible(text: str) -> str:
+    """`text` without characters that cannot be seen. Every kind of line break becomes a line feed; tabs stay."""
+    if text.isascii() and text.isprintable():
+        return text
+    return _INVISIBLE.sub("", _LINE_BREAKS.sub("\n", text))
 
 
 @functools.lru_cache(maxsize=32)

@@ -74,12 +74,15 @@ _ACTIVE_TAG = re.compile(
 class LinkGuard:
     """The filter between a model and its reader; see the top of this file."""
 
-    def __init__(self, texts: Sequence[str], code: bool = False) -> None:
-        """`texts` are the passages: what an address must occur in to pass. `code`: all that comes is code."""
+    def __init__(self, texts: Sequence[str], code: bool = False, quoted: bool = False) -> None:
+        """`texts` are the passages: what an address must occur in to pass. `code`: all that comes is code. `quoted`:
+        it is a stretch of a passage, whose `[1](…)` is no citation and whose `]:` and `](` lead where it leads.
+        """
         self._known = "\n".join(texts)
         self._held = ""
         self._final = False
         self._only_code = code
+        self._quoted = quoted
         self._fence = ""
         self._last = ""
         self._fresh = True  # the line holds nothing yet but indentation, quotes and list marks
@@ -323,7 +326,7 @@ class LinkGuard:
             lead = label.start(1)
             return (lead, [Piece(self._held[:lead])]) if settled else None
         words, whole = label.group(1), self._held[: to.end()]
-        if _MARKER_LABEL.fullmatch(words):
+        if not self._quoted and _MARKER_LABEL.fullmatch(words):
             return to.end(), [Piece(f"[{words}]")]
         if self._may_go(to) and (words in self._known or not _ADDRESS_START.search(words)):
             return to.end(), [Piece(f"{label.group()}({to['to']})")]
@@ -342,22 +345,24 @@ class LinkGuard:
             return 1, [Piece(closing, code)]
         to, settled = self._destination(1, LONGEST_SPAN if code else LONGEST_LINK)
         if to is None:
-            apart = "" if code else " "
+            runs = _RUNS.search(self._held[:LONGEST_SPAN])
+            apart = "" if code or (self._quoted and not runs) else " "
             return (1, [Piece(closing + apart, code)]) if settled else None
         if self._may_go(to) or (code and not _MAY_LEAD_OUT.search(to["to"])):
             return 1, [Piece(closing, code)]
         return to.end(), [Piece(closing, code)]
 
     def _definition(self, code: bool) -> _Step | None:
-        if not code:
-            return 2, [Piece(self._held[0] + " :")]
+        closing = self._held[0]
+        if not code and not self._quoted:
+            return 2, [Piece(closing + " :")]
         address = re.compile(r"\s*(\S*)").match(self._held[:LONGEST_SPAN], 2)
         assert address is not None
         if address.end() == len(self._held) < LONGEST_SPAN and not self._final:
             return None
         to = address.group(1)
-        defines = _MAY_LEAD_OUT.search(to) and to not in self._known
-        return 2, [Piece("] :" if defines else "]:", code)]
+        defines = _MAY_LEAD_OUT.search(to) and (to not in self._known or _RUNS.search(to))
+        return 2, [Piece(closing + " :" if defines else closing + ":", code)]
 
     def _destination(self, at: int, longest: int = LONGEST_LINK) -> tuple[re.Match[str] | None, bool]:
         """The `(address "title")` at `at`, and whether there is nothing to wait for."""

@@ -12,23 +12,18 @@ from rag.window import Outcome, Stretch, Window, shown_title
 
 
 def finish(frame: Frame, window: Window) -> Context:
-    """Render, count the whole, correct until it fits, and write the ledger."""
-    while True:
-        ordered = _in_order(window.stretches, frame.settings.order)
-        blocks = [_block(frame, number, stretch) for number, stretch in enumerate(ordered, 1)]
-        text = SEPARATOR.join(blocks)
-        total = frame.count(text) if blocks else frame.fixed_tokens
-        excess = total - frame.fixed_tokens - frame.room
-        if excess <= 0 or not blocks:
-            break
-        window.shrink(excess)
+    """Render, count the whole, correct until it fits, give what is left to older turns, and write the ledger."""
+    ordered, blocks, total = _settle(frame, window)
+    if frame.turns_dropped:
+        frame.keep_more_turns(SEPARATOR.join(blocks))
+        ordered, blocks, total = _settle(frame, window)
     tokens = _shares([frame.counter.tokenizer.count(block + SEPARATOR) for block in blocks], total - frame.fixed_tokens)
     passages = tuple(
         _passage(number, stretch, own) for number, (stretch, own) in enumerate(zip(ordered, tokens, strict=True), 1)
     )
     return Context(
         passages=passages,
-        messages=frame.messages(text),
+        messages=frame.messages(SEPARATOR.join(blocks)),
         ledger=_ledger(frame, window, passages, total),
         prompt_id=frame.prompt.id,
         prompt_hash=frame.prompt.hash,
@@ -36,6 +31,18 @@ def finish(frame: Frame, window: Window) -> Context:
         grounded=any(c.relevance >= frame.settings.min_relevance for c in window.candidates),
         metadata={"marker": frame.marker, "prompt_version": frame.prompt.version, "model": frame.alias.name},
     )
+
+
+def _settle(frame: Frame, window: Window) -> tuple[list[Stretch], list[str], int]:
+    """The passages in order and rendered, shrunk until they fit, and the tokens of the whole prompt."""
+    while True:
+        ordered = _in_order(window.stretches, frame.settings.order)
+        blocks = [_block(frame, number, stretch) for number, stretch in enumerate(ordered, 1)]
+        total = frame.count(SEPARATOR.join(blocks)) if blocks else frame.fixed_tokens
+        excess = total - frame.fixed_tokens - frame.room
+        if excess <= 0 or not blocks:
+            return ordered, blocks, total
+        window.shrink(excess)
 
 
 def _in_order(stretches: Sequence[Stretch], order: Order) -> list[Stretch]:
@@ -96,7 +103,7 @@ def _ledger(frame: Frame, window: Window, passages: Sequence[Passage], total: in
         base_tokens=frame.base_tokens,
         history_tokens=frame.fixed_tokens - frame.base_tokens,
         prompt_tokens=total,
-        turns_kept=len(frame.history),
+        turns_kept=frame.turns_kept,
         turns_dropped=frame.turns_dropped,
         tokenizer=frame.counter.tokenizer.name,
         exact=frame.counter.tokenizer.exact,

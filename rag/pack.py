@@ -39,8 +39,8 @@ def pack(
     Without `neighbours` nothing is widened; without `slice_text` only chunks that touch are merged. `values` are the
     prompt's own variables. `seed` fixes the random marker, for tests: the same input then gives the same output.
 
-    Raises ChangeRequest `context_length_exceeded` when the question does not fit beside the template and the
-    answer; whatever a prompt or a chat template raises.
+    Raises ChangeRequest `context_length_exceeded` when the question and the history's system messages, which always
+    stay, do not fit beside the template and the answer; whatever a prompt or a chat template raises.
     """
     settings = settings or PackSettings()
     counter = PromptCounter(alias)

@@ -40,7 +40,8 @@ class PackSettings:
     reserve: int | None = None
     """Tokens kept for the answer; None takes what the request or the model's alias says."""
     history_share: float = 0.25
-    """Share of what the question leaves that earlier turns may take, in [0, 1]."""
+    """Share of what the question leaves that earlier turns may take from the passages, in [0, 1]. What the passages
+    leave is theirs besides."""
 
     def __post_init__(self) -> None:
         _require(self.order in get_args(Order), "order", f"one of {', '.join(get_args(Order))}", self.order)

@@ -109,8 +109,8 @@ class RetrievalSettings(Section):
     top_k: int = Field(default=10, ge=1, le=1000)
     depth: int = Field(default=100, ge=1, le=10_000)
     """Candidates that each leg hands to fusion."""
-    min_relevance: float | None = Field(default=None, ge=0, le=1)
-    """The relevance below which an answer is not grounded; unset: the measured default."""
+    min_relevance: float = Field(default=0.5, ge=0, le=1)
+    """The relevance below which an answer is not grounded; the default is measured (`rag.relevance`)."""
 
 
 class ContextSettings(Section):

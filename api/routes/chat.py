@@ -131,10 +131,10 @@ async def _events(
         yield event(error_body(as_rag_error(error)))
         return
     annotations = [annotation.model_dump() for annotation in _annotations(frame, piece)]
-    extras = _grounds(piece).model_dump()
-    yield _chunk(frame, {"annotations": annotations}, with_usage, piece.finish_reason, **extras)
+    grounds = _grounds(piece).model_dump()
+    yield _chunk(frame, {"annotations": annotations}, with_usage, piece.finish_reason, **grounds)
     if with_usage:
-        yield event({**_head(frame), "choices": [], "usage": _usage(piece).model_dump()})
+        yield event({**_head(frame), "choices": [], "usage": _usage(piece).model_dump(), **grounds})
     yield DONE
 
 

@@ -95,7 +95,7 @@ class ContextRequest(Answering):
 
 
 class StreamOptions(RequestModel):
-    """`include_usage` adds a last chunk with the usage."""
+    """`include_usage` adds a last chunk with the usage and no choices."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
@@ -241,7 +241,7 @@ class UsageObject(ResponseModel):
 
 
 class Grounds(ResponseModel):
-    """What an answer stands on; the same in a stream's last chunk."""
+    """What an answer stands on. In a stream, the chunk with the finish reason and the one with the usage carry it."""
 
     citations: list[CitationObject]
     grounded: bool

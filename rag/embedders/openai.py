@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from indexes.errors import ChangeRequest, RagError, TryLater
 from rag.embedders import EmbedderSpec, too_long
-from rag.provider_key import HOSTED_KEY, read_key
+from rag.provider_key import key_advice, read_key
 from rag.spaces import Space
 from rag.tokenizers import open_tokenizer
 
@@ -177,10 +177,8 @@ class OpenAIEmbedder:
     def _refused(self, error: APIStatusError) -> RagError:
         status = error.status_code
         if status in (401, 403):
-            return TryLater(
-                f"{self._who} refused this installation's credentials (status {status}). Its operator should check "
-                f"the key in the environment variable {self._spec.api_key_env or HOSTED_KEY}."
-            )
+            advice = key_advice(f"embedders.{self._spec.name}", self._spec.api_key_env, self._spec.base_url)
+            return TryLater(f"{self._who} refused this installation's credentials (status {status}). {advice}")
         if status in (408, 409, 429) or status >= 500 or status < 400:
             code = "rate_limit_exceeded" if status == 429 else "unavailable"
             return TryLater(f"{self._who} answered with status {status}.", code=code, retry_after=_retry_after(error))

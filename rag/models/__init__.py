@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from rag.context import Context, Message
+from rag.context import Context, Message, Passage
 
 PROVIDERS = {
     "extractive": "rag.models.extractive:ExtractiveLLM",
@@ -67,6 +67,19 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Quote:
+    """`passage.text[start:end]`, chosen to be said."""
+
+    passage: Passage
+    start: int
+    end: int
+
+    @property
+    def text(self) -> str:
+        return self.passage.text[self.start : self.end]
+
+
+@dataclass(frozen=True)
 class Delta:
     """A piece of an answer. The last one carries `finish_reason` and, if known, `usage`."""
 
@@ -74,6 +87,9 @@ class Delta:
     finish_reason: str | None = None
     """`stop` or `length`."""
     usage: Usage | None = None
+    quote: Quote | None = None
+    """Set when `text` repeats this stretch: brackets in it are the document's own, never markers, and the passage's
+    marker after it stands for this stretch."""
 
 
 class LLM(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,8 @@ from typing import Literal
 from indexes.errors import ChangeRequest
 from indexes.words import analyse, content_words
 from rag.context import Context, Message, Passage
-from rag.models import Delta, ModelAlias, Sampling, Usage
+from rag.fence import visible
+from rag.models import Delta, ModelAlias, Quote, Sampling, Usage
 from rag.tokenizers import Tokenizer, open_tokenizer
 
 MOST_QUOTES = 3
@@ -77,12 +79,13 @@ class ExtractiveLLM:
             )
         limit = sampling.max_tokens or self._alias.output_limit
         text, finish = "", "stop"
-        for piece in _pieces(quotes(context.question, context.passages)):
-            fitting = _fit(text, piece, limit, self._tokenizer)
-            text += fitting
-            if fitting:
-                yield Delta(fitting)
-            if fitting != piece:
+        for gap, quote in _spaced(quotes(context.question, context.passages)):
+            fitting = _fit(text + gap, quote, limit, self._tokenizer)
+            if fitting is not None:
+                for delta in (Delta(gap), Delta(_said(fitting), quote=fitting), Delta(_marker(fitting))):
+                    text += delta.text
+                    yield delta
+            if fitting != quote:
                 finish = "length"
                 break
         usage = Usage(context.ledger.prompt_tokens, self._tokenizer.count(text))
@@ -90,19 +93,6 @@ class ExtractiveLLM:
 
     async def close(self) -> None:
         """Nothing is held."""
-
-
-@dataclass(frozen=True)
-class Quote:
-    """`passage.text[start:end]`, chosen to be said."""
-
-    passage: Passage
-    start: int
-    end: int
-
-    @property
-    def text(self) -> str:
-        return self.passage.text[self.start : self.end]
 
 
 def quotes(question: str, passages: Sequence[Passage]) -> list[Quote]:
@@ -259,36 +249,35 @@ def _joined(chosen: list[Quote]) -> list[Quote]:
 
 # ---- saying it -------------------------------------------------------------------------------------------------------
 
-_LOOKS_LIKE_MARKER = re.compile(r"[ \t]?(?:\[\^?\d[\d\s,;–-]*\]|【[^】\n]{0,80}】)(?!\()")
 _FENCE = re.compile(r" {0,3}(?:```|~~~)")
 
 
-def _pieces(chosen: Sequence[Quote]) -> list[str]:
-    """The answer in pieces: quotes with their `[n]`, verbatim but for the document's own, which would pass for ours."""
-    pieces = [_said(quote) for quote in chosen]
-    gaps = ["\n\n" if "\n" in a + b else " " for a, b in pairwise(pieces)]
-    return [piece + gap for piece, gap in zip(pieces, [*gaps, ""], strict=True)]
+def _spaced(chosen: Sequence[Quote]) -> list[tuple[str, Quote]]:
+    """Each quote that can be seen at all, with the white space between it and the one before."""
+    seen = [quote for quote in chosen if _said(quote).strip()]
+    gaps = ["\n\n" if "\n" in _said(a) + _marker(a) + _said(b) else " " for a, b in pairwise(seen)]
+    return list(zip(["", *gaps], seen, strict=False))
 
 
 def _said(quote: Quote) -> str:
-    text = _LOOKS_LIKE_MARKER.sub("", quote.text)
-    gap = "\n\n" if _FENCE.match(text.rpartition("\n")[2]) else " "
-    return f"{text}{gap}[{quote.passage.number}]"
+    return visible(quote.text)
 
 
-def _fit(said: str, piece: str, limit: int, tokenizer: Tokenizer) -> str:
-    """`piece`, or its longest part of whole words with its marker that stays within `limit` tokens in all."""
-    if tokenizer.count(said + piece.rstrip()) <= limit:
-        return piece
-    body, _, marker = piece.rstrip().rpartition("[")
-    ends = [match.start() for match in re.finditer(r"\s+|$", body)]
-    low, high = 0, len(ends)
-    while low < high:
-        middle = (low + high + 1) // 2
-        shortened = f"{body[: ends[middle - 1]]} [{marker}"
-        low, high = (middle, high) if tokenizer.count(said + shortened) <= limit else (low, middle - 1)
-    kept = body[: ends[low - 1]].strip() if low else ""
-    return f"{kept} [{marker}" if kept else ""
+def _marker(quote: Quote) -> str:
+    gap = "\n\n" if _FENCE.match(quote.text.rpartition("\n")[2]) else " "
+    return f"{gap}[{quote.passage.number}]"
+
+
+def _fit(before: str, quote: Quote, limit: int, tokenizer: Tokenizer) -> Quote | None:
+    """The quote, or its longest beginning of whole words that with its marker stays within `limit` tokens in all."""
+
+    def tokens(end: int) -> int:
+        part = replace(quote, end=end)
+        return tokenizer.count(before + _said(part) + _marker(part))
+
+    ends = [quote.start + found.end() for found in re.finditer(r"\S+", quote.text)]
+    fitting = bisect_right(ends, limit, key=tokens)
+    return replace(quote, end=ends[fitting - 1]) if fitting else None
 
 
 # ---- cutting a text into what can be quoted whole --------------------------------------------------------------------

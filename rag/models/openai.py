@@ -1,7 +1,8 @@
 """Any server that speaks OpenAI's chat completions: hosted, or self-hosted by base URL.
 
-Servers differ, so what is not needed is not relied on: usage may be missing, chunks may be empty, the finish may
-never be announced. What one server refuses (`stream_options`, `max_tokens`) is left out or renamed, and remembered.
+Servers differ, so what is not needed is not relied on: usage may be missing, chunks may be empty, the end may be
+announced by `[DONE]` alone. What one server refuses (`stream_options`, `max_tokens`) is left out or renamed, and
+remembered.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from indexes.errors import ChangeRequest, RagError, TryLater
 from rag.context import Context, Message
 from rag.models import Delta, ModelAlias, Sampling, Usage
-from rag.provider_key import HOSTED_KEY, read_key
+from rag.provider_key import key_advice, read_key
 
 if TYPE_CHECKING:
     from openai import APIError, APIStatusError, AsyncOpenAI
@@ -106,6 +107,7 @@ class OpenAILLM:
         finish: str | None = None
         usage: Usage | None = None
         spoke = False
+        ending = _Ending(chunks)
         async for chunk in chunks:
             usage = _usage(chunk) or usage
             text, reason = _piece(chunk)
@@ -115,6 +117,8 @@ class OpenAILLM:
                 yield Delta(text)
         if not spoke and finish is None:
             raise TryLater(f"The server of the model {self._alias.name!r} ended its stream without an answer.")
+        if finish is None and not ending.announced:
+            raise TryLater(f"The server of the model {self._alias.name!r} broke off in the middle of its answer.")
         yield Delta(finish_reason="length" if finish == "length" else "stop", usage=usage)
 
     def _translated(self, error: Exception) -> RagError:
@@ -132,11 +136,8 @@ class OpenAILLM:
     def _refused(self, error: APIStatusError, who: str) -> RagError:
         status = error.status_code
         if status in (401, 403):
-            name = self._alias.api_key_env or HOSTED_KEY
-            return TryLater(
-                f"{who} refused this installation's credentials (status {status}). "
-                f"Its operator should check the key in the environment variable {name}."
-            )
+            advice = key_advice(f"models.{self._alias.name}", self._alias.api_key_env, self._alias.base_url)
+            return TryLater(f"{who} refused this installation's credentials (status {status}). {advice}")
         if status in (408, 409, 429) or status >= 500 or status < 400:
             code = "rate_limit_exceeded" if status == 429 else "unavailable"
             return TryLater(f"{who} answered with status {status}.", code=code, retry_after=_retry_after(error))
@@ -149,6 +150,21 @@ class OpenAILLM:
         if self._key:
             words = words.replace(self._key, "***")
         return f": {words[:LONGEST_EXCERPT].rstrip('.')}" if words else ""
+
+
+class _Ending:
+    """Whether a stream announced its end with `[DONE]`, which the SDK swallows. To be made before it is read."""
+
+    def __init__(self, chunks: Any) -> None:
+        self.announced = False
+        self._events = chunks._iter_events
+        chunks._iter_events = self._noting
+
+    async def _noting(self) -> AsyncGenerator[Any, None]:
+        async with aclosing(self._events()) as events:
+            async for event in events:
+                self.announced = self.announced or event.data.startswith("[DONE]")
+                yield event
 
 
 def _connect(alias: ModelAlias, key: str | None) -> AsyncOpenAI:

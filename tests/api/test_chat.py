@@ -68,7 +68,7 @@ def test_a_stream_says_the_same_as_an_answer_at_once(
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None] * (len(chunks) - 1) + ["stop"]
     assert last["choices"][0]["delta"]["annotations"] == message["annotations"]
     for field in ("citations", "grounded", "removed_markers"):
-        assert last[field] == whole[field]
+        assert last[field] == usage[field] == whole[field]
     assert whole["citations"]
 
 

@@ -304,6 +304,7 @@ def test_doctor_tells_where_settings_come_from_and_no_secrets(tmp_path, monkeypa
     assert settings["server.port"] == ("8123", "environment variable RAG_SERVER_PORT")
     assert settings["server.api_key"] == ("********", "environment variable RAG_API_KEY")
     assert settings["retrieval.mode"] == ("hybrid", "default")
+    assert settings["retrieval.min_relevance"] == ("0.5", "default")
     checks = {(check["part"], check["name"]): check for check in told["checks"]}
     assert checks["embedder", "toy-384 (toy)"]["ok"] is True
     assert checks["tokenizers", "o200k_base"]["found"] == "exact"

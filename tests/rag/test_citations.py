@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag.citations import CitationFilter, RemovedMarker
+from rag.citations import CitationFilter, RemovedMarker, find_quote
+from rag.models import Quote
 from tests.rag.answers import passage
 from tests.rag.test_guard import TEXTS
 
@@ -104,6 +105,30 @@ def test_ordinary_text_is_not_held_back() -> None:
 def test_a_citation_is_what_the_answer_repeats_or_the_whole_passage(text: str, quotes: list[str]) -> None:
     _, through = filtered(text, [4])
     assert [citation.quote for citation in through.citations] == quotes
+
+
+def test_what_the_guard_makes_harmless_is_found_again() -> None:
+    sentence = "See [the page]({{ site.url }}/a), a[x]: int, and <<producing messages>> there."
+    part = passage(1, f"Before. {sentence} After.")
+    through = CitationFilter([part])
+    out = through.feed(f"{sentence} [1]") + through.finish()
+    assert not out.startswith(sentence)
+    assert [citation.quote for citation in through.citations] == [sentence]
+    assert find_quote("<<producing messages", part.text) == (part.text.index("<<"), part.text.index(">>"))
+
+
+def test_brackets_in_a_quote_are_the_documents_own_and_its_marker_stands_for_it() -> None:
+    text = "Take a[0] of [2], see [21], [3](https://a.example/3) [\u202ehere]({{ x }}) <<this.\nAnd so on."
+    part = passage(2, text)
+    through = CitationFilter([PASSAGES[0], part])
+    end = text.index("\n")
+    out = through.feed("He says: ") + through.feed(text[:end].replace("\u202e", ""), Quote(part, 0, end))
+    out += through.feed(" [2][1], and more [2], [7].") + through.finish()
+    said = "Take a[0] of [2], see [21], [3](https://a.example/3) [here]({{ x }}) <&lt;this."
+    assert out == f"He says: {said} [2][1], and more [2],."
+    assert [(c.number, c.quote) for c in through.citations] == [(2, text[:end]), (1, TEXTS_OF[0]), (2, text)]
+    assert [marker.raw for marker in through.removed] == ["[7]"]
+    assert all(out[c.marker_start : c.marker_end] == f"[{c.number}]" for c in through.citations)
 
 
 def check_citations(out: str, through: CitationFilter) -> None:

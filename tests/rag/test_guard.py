@@ -86,6 +86,20 @@ def test_a_fence_that_a_renderer_may_not_see_lets_no_address_out() -> None:
     assert "https:" not in out
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[1](/a) [x]: /a\na[0]: int, [b]({{ c }}/d)", "[1](/a) [x]: /a\na[0]: int, [b]({{ c }}/d)"),
+        ("[a]: javascript:alert(1)", "[a] : javascript:alert(1)"),
+        ("[a]( javascript: alert(1))", "[a] ( javascript: alert(1))"),
+        ("[a](javascript:b) <script>c", "a c"),
+    ],
+)
+def test_a_quote_keeps_what_leads_nowhere_else_and_does_not_run(text: str, expected: str) -> None:
+    guard = LinkGuard([text], quoted=True)
+    assert "".join(piece.text for piece in (*guard.feed(text), *guard.finish())) == expected
+
+
 FRAGMENTS = st.sampled_from(
     [
         *"[]()<>!`~\\:/ \n\t\"'=*-.1a^†【】",

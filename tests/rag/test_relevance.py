@@ -12,6 +12,7 @@ from indexes.errors import ChangeRequest
 from indexes.words import analyse, content_words
 from rag.embedders import EmbedderRegistry
 from rag.relevance import DEFAULT_THRESHOLD, Calibration, calibrate, coverage, relevance
+from rag.settings import Settings
 
 SCALE = Calibration(low=0.1, high=0.6)
 cosines = st.none() | st.floats(-1, 1)
@@ -81,6 +82,10 @@ def test_coverage_weighs_words_by_rarity():
     assert coverage(["the", "reset", "router"], idf, ["reset", "router", "more"]) == 1
     assert coverage([], {}, {"x"}) == 0
     assert coverage(["the"], idf, {"the"}) == 0
+
+
+def test_the_measured_threshold_is_the_default_setting():
+    assert Settings().retrieval.min_relevance == DEFAULT_THRESHOLD
 
 
 @given(cosines, shares)

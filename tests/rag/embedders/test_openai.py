@@ -100,6 +100,15 @@ def test_a_passing_fault_is_retried(server, open_against, fault):
     assert len(server.requests) == 2
 
 
+def test_refused_credentials_are_mended_where_the_key_is_named(server, open_against):
+    server.embeddings(Status(401), Status(401))
+    for variable, advice in (("TEST_EMBEDDER_KEY", "TEST_EMBEDDER_KEY"), (None, "`api_key_env`")):
+        with pytest.raises(TryLater) as caught:
+            open_against(api_key_env=variable).embed_documents(TEXTS)
+        assert advice in caught.value.message
+        assert "OPENAI_API_KEY" not in caught.value.message
+
+
 @pytest.mark.parametrize(
     ("fault", "family", "code"),
     [

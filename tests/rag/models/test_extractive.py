@@ -167,9 +167,28 @@ async def test_the_passage_that_answers_is_quoted_not_the_first() -> None:
     assert answer == "The default port is 8000. [3]"
 
 
-async def test_the_documents_own_brackets_do_not_pass_for_citations() -> None:
-    answer = await spoken("What is the default port?", passage(1, "The default port is 8000 [2], as 【7】 says [^3]."))
-    assert answer == "The default port is 8000, as says. [1]"
+async def test_the_documents_own_brackets_are_quoted_as_they_stand() -> None:
+    text = "The default port is 8000 [2], as 【7】 says [^3]."
+    assert await spoken("What is the default port?", passage(1, text)) == f"{text} [1]"
+
+
+async def test_a_delta_says_what_it_quotes_and_nothing_else_stands_in_it() -> None:
+    found = context("How do I change the port of the server?", passage(1, MANUAL))
+    for limit in (None, 20):
+        deltas = await said(found, limit)
+        quoted = [delta for delta in deltas if delta.quote is not None]
+        assert quoted
+        assert all(delta.quote is not None and delta.text == delta.quote.text for delta in quoted)
+        assert "".join(delta.text for delta in deltas if delta.quote is None).split() == ["[1]"] * len(quoted)
+
+
+async def test_what_cannot_be_seen_is_not_said() -> None:
+    text = "The default port\u202e is\u200b 80\u00ad00.\x00\U000e0041"
+    deltas = await said(context("What is the default port?", passage(1, text)))
+    assert "".join(delta.text for delta in deltas) == "The default port is 8000. [1]"
+    assert [delta.quote.text for delta in deltas if delta.quote] == [text]
+    nothing = await said(context("What is the default port?", passage(1, "\u200b")))
+    assert "".join(delta.text for delta in nothing) == ""
 
 
 async def test_nothing_to_quote_is_refused() -> None:

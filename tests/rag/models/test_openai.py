@@ -136,6 +136,7 @@ async def test_chunks_that_break_the_form_are_read_for_what_they_hold(server: Fa
                 event(choices=[{"delta": {"content": None, "reasoning_content": "hm"}}]),
                 event(choices=[{"delta": {"content": "One"}}], usage={}),
                 event(choices=[{"delta": {"content": " two"}}], usage={"prompt_tokens": "x"}),
+                "[DONE]",
             )
         )
     )
@@ -146,6 +147,17 @@ async def test_a_cut_stream_delivers_what_came_and_then_says_try_later(server: F
     server.chat(Say("Port ", "8000", " is", cut_after=2))
     text, error = await partly(OpenAILLM(alias(server)))
     assert (text, type(error)) == ("Port 8000", TryLater)
+
+
+async def test_a_stream_that_ends_without_saying_so_was_cut(server: FakeOpenAI) -> None:
+    piece = json.dumps({"choices": [{"delta": {"content": "Dogs are"}}]})
+    server.chat(Events((piece,)))
+    text, error = await partly(OpenAILLM(alias(server)))
+    assert (text, type(error)) == ("Dogs are", TryLater)
+    finish = json.dumps({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+    for said in ((piece, finish), (piece, "[DONE]")):
+        server.chat(Events(said))
+        assert [delta.finish_reason for delta in await collect(OpenAILLM(alias(server)))] == [None, "stop"]
 
 
 async def test_a_stream_that_goes_silent_times_out(server: FakeOpenAI) -> None:
@@ -213,6 +225,14 @@ async def test_refused_credentials_are_the_operators_to_mend_and_no_key_leaks(se
     assert type(error) is TryLater
     assert "TEST_KEY" in error.message
     assert KEY not in str(error)
+
+
+async def test_where_no_key_is_named_the_advice_is_to_name_one(server: FakeOpenAI) -> None:
+    server.chat(Status(401))
+    _, error = await partly(OpenAILLM(alias(server, api_key_env=None)))
+    assert "OPENAI_API_KEY" not in error.message
+    assert "[models.remote]" in error.message
+    assert "`api_key_env`" in error.message
 
 
 @pytest.mark.parametrize("code", [400, 404, 413, 422])
