@@ -1,5 +1,5 @@
 """The image's recipe and the services of compose.yaml, without a container engine: each service of ours is started with
-its own command and environment as a process on loopback, over a real PostgreSQL and an S3 server.
+its own command and environment as a process on loopback, over a real PostgreSQL, an S3 server and a fake Qdrant.
 
 Only addresses are changed: a service's name becomes a port of loopback.
 """
@@ -31,6 +31,7 @@ from rag.catalog.engines import KINDS, parse_url
 from rag.settings import load_settings, unknown_variables
 from tests.api.running import fill, upload
 from tests.campaigns.kills import free_port
+from tests.fakes.qdrant_server import FakeQdrant
 from tests.installations import Process, running
 from tests.postgres import PASSWORD, Postgres
 from tests.s3 import KEY, SECRET, running_s3
@@ -257,7 +258,9 @@ def deployed(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> It
         stack.callback(postgres.run, f"DROP DATABASE {name} WITH (FORCE)")
         s3 = stack.enter_context(running_s3())
         httpx.put(f"{s3}/{services()['s3']['environment']['S3_BUCKET']}", trust_env=False).raise_for_status()
+        qdrant = stack.enter_context(FakeQdrant(api_key=KEYS["QDRANT_API_KEY"]))
         addresses = {"postgres:5432": f"127.0.0.1:{postgres.port}", "http://s3:8333": s3}
+        addresses["http://qdrant:6333"] = qdrant.url
         toy = {"RAG_EMBEDDER": "toy-384", "RAG_LOG_LEVEL": "warning"}
         made = {name: Service(name, folder / name, toy, addresses=addresses) for name in OURS}
         stack.enter_context(running(list(made.values())))

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.fakes.qdrant_server import FakeQdrant
 from tests.installations import Installation, Process, cluster, one_process, running
 from tests.s3 import make_bucket, running_s3
 
@@ -18,11 +19,11 @@ TOY = {"RAG_EMBEDDER": "toy-384"}
 QDRANT = {"RAG_VECTOR_INDEX": "qdrant", "RAG_KEYWORD_INDEX": "qdrant"}
 
 
-@pytest.fixture(scope="module", params=["one process", "cluster", "qdrant local", "qdrant server"])
+@pytest.fixture(scope="module", params=["one process", "cluster", "qdrant local", "qdrant over HTTP", "qdrant server"])
 def installation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """One process over SQLite, FAISS and a folder; two replicas and two workers over PostgreSQL, FAISS and S3; one
-    process over Qdrant's local mode, whose lock allows no second; and a cluster over a Qdrant server where there is
-    one.
+    process over Qdrant's local mode, whose lock allows no second; and the cluster over a stand-in for Qdrant's
+    interface and, where there is one, over a Qdrant server.
     """
     folder = tmp_path_factory.mktemp("installation")
     with ExitStack() as stack:
@@ -38,7 +39,11 @@ def _processes(request: pytest.FixtureRequest, folder: Path, stack: ExitStack) -
     catalog = stack.enter_context(request.getfixturevalue("postgres").database())
     bucket = make_bucket(stack.enter_context(running_s3()), "end-to-end")
     shared = {**TOY, "RAG_CATALOG": catalog, "RAG_BLOBS": bucket}
-    return cluster(folder, shared if request.param == "cluster" else {**shared, **_qdrant_server()})
+    if request.param == "qdrant over HTTP":
+        shared |= {**QDRANT, "RAG_QDRANT_URL": stack.enter_context(FakeQdrant()).url}
+    elif request.param == "qdrant server":
+        shared |= _qdrant_server()
+    return cluster(folder, shared)
 
 
 def _qdrant_server() -> dict[str, str]:
