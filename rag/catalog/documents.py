@@ -96,7 +96,11 @@ def list_documents(
 
 def has_attribute(connection: Connection, store_id: int, key: str) -> bool:
     """Whether a document of a store has an attribute of this name."""
-    has = _documents.attributes[key].as_string().is_not(None)
+    if connection.dialect.name == "sqlite":  # in whose paths a key with a quote cannot be written
+        each = sa.func.json_each(_documents.attributes).table_valued("key", joins_implicitly=True)
+        has: sa.ColumnElement[bool] = sa.select(each.c.key).where(each.c.key == key).exists()
+    else:
+        has = _documents.attributes[key].as_string().is_not(None)
     query = sa.select(_documents.id).where(_documents.store_id == store_id, has).limit(1)
     return connection.execute(query).first() is not None
 
