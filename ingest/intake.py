@@ -22,7 +22,8 @@ from rag.embedders import Embedder
 class NewDocument:
     """A file to put into a store.
 
-    `source` names the document within the store: a second file with the same source replaces the first.
+    `source` names the document within the store: a second file with the same source replaces the first. None is the
+    one that the file has there already, else its id.
     `owned` lets the file go with the last document that stands on it. `attributes` None leaves those that are there.
     """
 
@@ -108,15 +109,14 @@ def upload(backend: Backend, filename: str, purpose: str, pieces: Iterable[bytes
 def attach(backend: Backend, store: Store, new: Sequence[NewDocument]) -> list[Document]:
     """Put files into a store, all or none, and queue them. Returns their documents in the same order.
 
-    Raises NotThere when the store or a file has been deleted meanwhile.
+    Raises NotThere when the store or a file has been deleted meanwhile, and ChangeRequest (`file_in_store`).
     """
     with backend.database.write() as connection:
         stores.get_store(connection, store.tenant, store.public_id)
         put = []
         for item in new:
             files.get_file(connection, item.file.tenant, item.file.public_id)
-            source = item.source or item.file.public_id
-            put.append(documents.put_document(connection, store, item.file, source, item.attributes))
+            put.append(documents.put_document(connection, store, item.file, item.source, item.attributes))
             if item.owned:
                 files.own_file(connection, item.file.id)
     backend.work_waiting.set()
@@ -212,9 +212,9 @@ def sweep_blobs(backend: Backend, older_than: float = 3600.0) -> int:
 
 
 def current_text(backend: Backend, document: Document) -> str | None:
-    """The text of the version that answers now, None when there is none yet."""
+    """The text that answers now out of the document's file, None when there is none yet."""
     with backend.database.read() as connection:
-        version = chunks.published_version(connection, document.id)
+        version = chunks.published_version(connection, document)
     return None if version is None else backend.texts.read(version.text_blob)
 
 
