@@ -5,6 +5,7 @@ Everything here is acknowledged only once it is durable, and becomes work for `i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +17,10 @@ from rag.catalog import chunks, documents, files, purge, stores
 from rag.catalog.records import Document, File, Store
 from rag.context import Scalar
 from rag.embedders import Embedder
+from rag.spaces import require_same_space
+
+STORE_ID = re.compile(r"vs_[0-9a-f]{24}")
+"""What is no name for a store."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +50,18 @@ def create_store(
 ) -> Store:
     """Make an empty store with a live generation over the given embedder (an alias; else the configured one).
 
-    With `only_if_absent` a store of this name that is there already is returned as it is, whatever else is asked.
+    With `only_if_absent` a store of this name (or id) that is there already is returned as it is, whatever else is
+    asked. Raises ChangeRequest (`space_mismatch`) where it belongs to another space than the given embedder.
     """
+    there = _store_there(backend, name) if only_if_absent else None
+    if there is not None and embedder is None:
+        return there
     alias = embedder or backend.settings.embedder
     opened = backend.embedders.open(alias)
+    if there is not None:
+        space = backend.space(backend.live_generation(there))
+        require_same_space(space, opened.space, f"The vector store {there.name!r}")
+        return there
     split = chunk_settings(backend, chunking, opened)
     space_id = backend.ensure_space(opened)
     with backend.database.write() as connection:
@@ -74,6 +87,14 @@ def create_store(
         }
         stores.create_generation(connection, store, values)
     return store
+
+
+def _store_there(backend: Backend, name: str) -> Store | None:
+    with backend.database.read() as connection:
+        named = stores.store_named(connection, backend.settings.tenant, name)
+        if named is not None or not STORE_ID.fullmatch(name):
+            return named
+        return stores.get_store(connection, backend.settings.tenant, name)
 
 
 def update_store(backend: Backend, store: Store, changes: Mapping[str, Any]) -> Store:

@@ -58,7 +58,9 @@ def run(call: Call, paths: Sequence[Path], store: str, *, wait: bool, yes: bool,
     given = read_paths(paths)
     _note_skipped(given)
     with open_client(call, jobs=wait) as client:
-        target = _find_store(client, store) or client.create_store(store, embedder, only_if_absent=True)
+        if store.startswith("vs_"):
+            client.store(store)  # raises: an id that is not there is no name for a new store
+        target = client.create_store(store, embedder, only_if_absent=True)
         stored = {file["source"]: file for file in client.files(target["id"])}
         plans = [_checked(plan(found, _hashes(stored)), found, store, yes=yes) for found in given.folders]
         outcome = _carry_out(call, client, target["id"], _todo(given, plans, stored), stored, plans, wait=wait)
@@ -99,16 +101,6 @@ def _matches(path: Path) -> list[Path]:
     if not files:
         raise NotThere(f"No file matches {path}.", code="path_not_found")
     return files
-
-
-def _find_store(client: Client, name: str) -> Json | None:
-    same = [store for store in client.stores() if name in (store["id"], store["name"])]
-    if len(same) > 1:
-        ids = ", ".join(store["id"] for store in same)
-        raise ChangeRequest(f"{len(same)} stores are named {name!r}. Name one by its id: {ids}.", code="ambiguous_name")
-    if not same and name.startswith("vs_"):
-        return client.store(name)  # raises: an id that is not there is no name for a new store
-    return same[0] if same else None
 
 
 def _hashes(stored: Mapping[str, Json]) -> dict[str, str]:

@@ -69,7 +69,7 @@ Chunking = Annotated[AutoChunking | StaticChunking, Field(discriminator="type")]
 
 class CreateVectorStore(RequestModel):
     """Beyond OpenAI's fields: `embedder`, an alias of the settings; `only_if_absent`, to get the store of this name
-    if there is one and make it otherwise.
+    (or id) if there is one and make it otherwise. A store that is there in another space than `embedder` is refused.
     """
 
     name: Annotated[str, StringConstraints(max_length=256), NoNul] | None = None

@@ -203,6 +203,19 @@ def test_files_and_patterns_have_stable_names_and_remove_nothing(shared, docs):
     assert shared.error("ingest", f"{docs}/*.pdf", "--store", "single", code=3) == "path_not_found"
 
 
+def test_another_embedder_for_a_store_that_is_there_is_refused_by_name(shared, docs):
+    made = shared.json("stores", "create", "spaces")
+    assert made["embedder"] == "toy-384"
+    for store in ("spaces", made["id"]):
+        assert shared.error("ingest", docs, "--store", store, "--embedder", "nobody", code=2) == "unknown_name"
+        done = shared.run("ingest", docs, "--store", store, "--embedder", "toy-384-b", code=2)
+        assert "toy-384 " in done.stderr
+        assert "toy-384-b " in done.stderr
+    assert shared.json("files", "spaces") == []
+    assert shared.events("ingest", docs, "--store", made["id"], "--embedder", "toy-384")[-1]["completed"] == 4
+    assert shared.error("ingest", docs, "--store", "vs_" + "0" * 24, code=3) == "vector_store_not_found"
+
+
 def test_failures_are_listed_retried_and_deleted(shared, docs):
     (docs / "empty.txt").write_text("")
     (docs / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
