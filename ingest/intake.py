@@ -13,8 +13,8 @@ from typing import Any
 from indexes.errors import ChangeRequest, TryLater
 from ingest.split import ChunkSettings
 from rag.backend import Backend
-from rag.catalog import chunks, documents, files, purge, stores
-from rag.catalog.records import Document, File, Store
+from rag.catalog import chunks, documents, files, folders, purge, stores
+from rag.catalog.records import Document, File, Folder, Store
 from rag.context import Scalar
 from rag.embedders import Embedder
 from rag.spaces import require_same_space
@@ -142,6 +142,13 @@ def attach(backend: Backend, store: Store, new: Sequence[NewDocument]) -> list[D
                 files.own_file(connection, item.file.id)
     backend.work_waiting.set()
     return put
+
+
+def remember_folder(backend: Backend, store: Store, folder: Folder, *, replace: bool) -> None:
+    """Remember where the documents below a prefix come from. Raises NotThere, and ChangeRequest (`another_folder`)."""
+    with backend.database.write() as connection:
+        stores.get_store(connection, store.tenant, store.public_id)
+        folders.put_folder(connection, store, folder, replace=replace)
 
 
 def set_attributes(backend: Backend, store: Store, file_id: str, attributes: Mapping[str, Scalar]) -> Document:

@@ -83,7 +83,9 @@ def _fill_manual(client: Client) -> None:
     """Make the store equal to the packaged pages, and wait until it is."""
     store = client.create_store(MANUAL_STORE, only_if_absent=True)
     stored = {file["source"]: file for file in client.files(store["id"])}
-    todo = plan(scan(MANUAL), {source: file["sha256"] for source, file in stored.items()})
+    found = scan(MANUAL)
+    todo = plan(found, {source: file["sha256"] for source, file in stored.items()})
+    client.remember_folder(store["id"], found.prefix, found.address, replace=True)
     for page in (*todo.add, *todo.replace):
         with page.path.open("rb") as data:
             client.put_file(store["id"], page.path.name, data, page.source)

@@ -114,6 +114,32 @@ class UpdateStoreFile(RequestModel):
     attributes: Attributes | None
 
 
+class PutFolder(RequestModel):
+    """The folder at `path` on `host` whose files are the documents below `prefix`. Only with `replace` it takes the
+    place of another one that is remembered."""
+
+    prefix: Annotated[str, StringConstraints(min_length=1, max_length=4_096), NoNul]
+    host: Annotated[str, StringConstraints(max_length=256), NoNul]
+    path: Annotated[str, StringConstraints(min_length=1, max_length=4_096), NoNul]
+    replace: bool = False
+
+
+class FolderObject(ResponseModel):
+    """Where the documents below a prefix came from."""
+
+    object: Literal["vector_store.folder"] = "vector_store.folder"
+    prefix: str
+    host: str
+    path: str
+
+
+class FolderList(ResponseModel):
+    """Every folder that was synced into a store."""
+
+    object: Literal["list"] = "list"
+    data: list[FolderObject]
+
+
 class FileCounts(ResponseModel):
     """Files of a store by status."""
 

@@ -164,6 +164,18 @@ keeps a document that was in a batch which died away from others; `embedded` cou
 `file_id` is the newest upload; until that is published, the version that answers may stand on another one. `attributes`
 are those of what answers, `next_attributes` take their place when the newest upload is published."""
 
+folders = _table(
+    "folders",
+    _id(),
+    sa.Column("store_id", Id, sa.ForeignKey("stores.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("prefix", sa.Text, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.UniqueConstraint("store_id", "prefix"),
+)
+"""Where the documents of a store below a prefix came from: the folder that was synced last, its absolute path on the
+machine of that name. Its only use is to notice another folder of the same name."""
+
 workers = _table(
     "workers",
     _id(),

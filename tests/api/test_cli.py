@@ -203,6 +203,69 @@ def test_files_and_patterns_have_stable_names_and_remove_nothing(shared, docs):
     assert shared.error("ingest", f"{docs}/*.pdf", "--store", "single", code=3) == "path_not_found"
 
 
+def folder_of(parent, **texts):
+    folder = parent / "handbook"
+    folder.mkdir(parents=True)
+    for name, text in texts.items():
+        (folder / f"{name}.md").write_text(text)
+    return folder
+
+
+def test_another_folder_of_the_same_name_does_not_take_the_place_of_the_first(shared, tmp_path):
+    texts = {name: f"The {name} of the first house." for name in ("attic", "cellar", "garden", "hall")}
+    ours = folder_of(tmp_path / "ours", **texts)
+    shared.events("ingest", ours, "--store", "houses")
+    same_names = folder_of(tmp_path / "same", **{name: f"Another {name}." for name in texts})
+    less = folder_of(tmp_path / "less", **{name: f"Another {name}." for name in ("attic", "cellar", "garden")})
+    for theirs in (same_names, less):
+        done = shared.run("ingest", theirs, "--store", "houses", code=2)
+        assert str(ours) in done.stderr
+        assert str(theirs) in done.stderr
+        assert shared.error("ingest", theirs, "--store", "houses", code=2) == "another_folder"
+    assert shared.events("ingest", ours, "--store", "houses")[-1]["unchanged"] == 4
+    # Moved, with a small change: much the same is the same folder.
+    moved = ours.parent.rename(tmp_path / "moved") / "handbook"
+    (moved / "hall.md").write_text("The hall was painted.")
+    done = shared.run("ingest", moved, "--store", "houses")
+    assert f"came from {ours} on" in done.stderr
+    assert "1 changed, 3 unchanged" in done.stdout
+    assert "came from" not in shared.run("ingest", moved, "--store", "houses").stderr
+    # A large change of the folder itself is no other folder.
+    for name in texts:
+        (moved / f"{name}.md").write_text(f"The new {name}.")
+    assert shared.events("ingest", moved, "--store", "houses")[-1]["changed"] == 4
+    end = shared.events("ingest", less, "--store", "houses", "--yes")[-1]
+    assert (end["changed"], end["removed"]) == (3, 1)
+    assert shared.error("ingest", moved, "--store", "houses", code=2) == "another_folder"
+
+
+def test_a_file_below_a_synced_folder_is_that_folders_document(shared, docs):
+    shared.events("ingest", docs, "--store", "below")
+    (docs / "cats.md").write_text("# Cats\n\nCats sleep all day.\n")
+    (docs / "new.md").write_text("Newts regrow their tails.\n")
+    (docs / ".hidden.md").write_text("A hidden file that was named.\n")
+    named = docs / "cats.md", docs / "sub" / "dogs.txt", docs / "new.md", docs / ".hidden.md"
+    end = shared.events("ingest", *named, "--store", "below")[-1]
+    assert (end["added"], end["changed"], end["unchanged"]) == (2, 1, 1)
+    sources = {file["source"] for file in shared.json("files", "below")}
+    synced = {"docs/cats.md", "docs/new.md", "docs/sub/dogs.txt", "docs/sub/owls.txt", "docs/trout.txt"}
+    assert sources == {*synced, str(docs / ".hidden.md")}
+    end = shared.events("ingest", docs, docs / "cats.md", "--store", "below")[-1]
+    assert (end["added"], end["changed"], end["unchanged"], end["removed"]) == (0, 0, 5, 0)
+
+
+def test_a_pattern_takes_folders_as_the_shell_does(shared, docs):
+    end = shared.events("ingest", f"{docs}/*", "--store", "quoted")[-1]
+    assert end["added"] == 4
+    unquoted = shared.events("ingest", *sorted(docs.glob("*")), "--store", "quoted")[-1]
+    assert (unquoted["added"], unquoted["unchanged"]) == (0, 4)
+    sources = {file["source"] for file in shared.json("files", "quoted")}
+    assert sources == {str(docs / "cats.md"), str(docs / "trout.txt"), "sub/dogs.txt", "sub/owls.txt"}
+    assert shared.events("ingest", f"{docs}/s*", "--store", "only folders")[-1]["added"] == 2
+    assert shared.events("ingest", f"{docs}/**", "--store", "all below")[-1]["added"] == 4
+    assert {file["source"].split("/")[0] for file in shared.json("files", "all below")} == {"docs"}
+
+
 def test_another_embedder_for_a_store_that_is_there_is_refused_by_name(shared, docs):
     made = shared.json("stores", "create", "spaces")
     assert made["embedder"] == "toy-384"
