@@ -630,6 +630,10 @@ def test_pandoc(tmp_path: Path, name: str, source: str, monkeypatch: pytest.Monk
 def test_rtf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert parse(tmp_path, "a.rtf", r"{\rtf1\ansi First\par Gr\'fc\'dfe {\b bold}\par}").text == "First\n\nGrüße bold"
+    russian = (
+        rb"{\rtf1\ansi\ansicpg1252{\fonttbl{\f1\fcharset204 Arial;}}\par{\f1 \'d3\'e2\'e0\'e6\'e0\'e5\'ec\'fb\'e9}}"
+    )
+    assert parse(tmp_path, "a.rtf", russian).text == "Уважаемый"
 
 
 @pytest.mark.parametrize(
