@@ -244,6 +244,8 @@ def test_pdf_pages_paragraphs_and_headings(tmp_path: Path) -> None:
 
 def test_pdf_failures_have_their_codes(tmp_path: Path) -> None:
     assert code_of(tmp_path, "a.pdf", pdf([])) == "invalid_file"
+    with pytest.raises(DocumentFailure, match=r"^The PDF has no pages\.$"):
+        parse(tmp_path, "a.pdf", pdf([]))
     assert code_of(tmp_path, "a.pdf", pdf(["0 0 100 100 re f"])) == "no_text"
     assert code_of(tmp_path, "a.pdf", b"%PDF-1.4\ntruncated") == "invalid_file"
 
