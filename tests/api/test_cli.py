@@ -341,11 +341,17 @@ def test_errors_say_what_to_do_in_the_code_of_their_family(shared, tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        assert rag.error("stores", "--url", f"http://127.0.0.1:{port}", code=4) == "server_unreachable"
+        dead = f"http://127.0.0.1:{port}"
+        assert rag.error("stores", "--url", dead, code=4) == "server_unreachable"
+        rows = [check for check in rag.json("doctor", "--url", dead, code=1)["checks"] if check["ok"] is False]
+        assert [(row["part"], row["name"]) for row in rows] == [("server", "server_unreachable")]
     assert rag.error("stores", "--url", "localhost:8000", code=2) == "bad_url"
     in_use = url.rsplit(":", 1)[1]
     assert Rag(tmp_path, tmp_path / "data").error("serve", "--port", in_use, code=2) == "address_unavailable"
     assert RagHere(tmp_path, tmp_path).error("serve", "--host", "0.0.0.0", code=2) == "key_required"
+    assert rag.error("serve", "--url", "http://x", code=2) == "not_remote"
+    in_passing = RagHere(tmp_path, tmp_path, RAG_URL="http://x")
+    assert in_passing.error("serve", "--host", "0.0.0.0", code=2) == "key_required"
     (tmp_path / "file").write_text("")
     assert rag.error("status", "--data", tmp_path / "file", code=4) == "data_unavailable"
     rag_in_the_way = Rag(tmp_path, tmp_path / "file")
