@@ -62,13 +62,14 @@ def _known(name: str) -> str:
 
 def _rewritten(data: bytes, fonts: Mapping[int, str | None], document: str, usual: str | None) -> list[bytes]:
     made: list[bytes] = []
-    codec, skip = document, 1  # `skip`: characters after a `\u` that stand in for it
+    codec: str | None = document
+    skip = 1  # characters after a `\u` that stand in for it
     outer: list[tuple[str | None, int]] = []
     at = 0
     while token := _TOKEN.search(data, at):
         made.append(data[at : token.start()])
         at = token.end()
-        if token["bytes"] is not None and codec not in (None, _LATIN):
+        if token["bytes"] is not None and codec is not None and codec != _LATIN:
             text, at = _decoded(token["bytes"], data, at, codec)
             made.append(_escaped(text, skip))
             continue
