@@ -7,7 +7,7 @@ import itertools
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -227,16 +227,16 @@ def _carry_out(
     wait: bool,
 ) -> Outcome:
     outcome = todo.outcome
-    pending = {file["id"]: file["source"] for file in todo.unfinished}
+    pending = {str(file["source"]) for file in todo.unfinished}
     with Bar(len(todo.upload) + len(todo.retry) + len(pending), call.json) as bar:
         for file in todo.retry:
             if _retried(client, store, file["id"]):
-                pending[file["id"]] = file["source"]
-        for source, sent in _uploads(client, store, todo.upload):
-            if isinstance(sent, str):
-                pending[sent] = source
+                pending.add(file["source"])
+        for source, refused in _uploads(client, store, todo.upload):
+            if refused is None:
+                pending.add(source)
             else:
-                outcome.failed.append(_failure(source, sent.code, sent.message))
+                outcome.failed.append(_failure(source, refused.code, refused.message))
                 bar.failed(outcome.failed[-1])
             bar.uploaded(len(pending) + len(outcome.failed))
         if wait:
@@ -267,10 +267,10 @@ def _retried(client: Client, store: str, file_id: str) -> bool:
     return True
 
 
-def _uploads(client: Client, store: str, files: Iterable[ScannedFile]) -> Iterator[tuple[str, str | ChangeRequest]]:
-    """Each source with its file id, or with why it was not taken."""
+def _uploads(client: Client, store: str, files: Iterable[ScannedFile]) -> Iterator[tuple[str, ChangeRequest | None]]:
+    """Each source once it was sent, with why it was not taken if it was not."""
     with ThreadPoolExecutor(UPLOADS, "upload") as threads:
-        sent: dict[Future[str | ChangeRequest], str] = {}
+        sent: dict[Future[ChangeRequest | None], str] = {}
         try:
             for file in files:
                 sent[threads.submit(_upload, client, store, file)] = file.source
@@ -280,11 +280,12 @@ def _uploads(client: Client, store: str, files: Iterable[ScannedFile]) -> Iterat
             threads.shutdown(wait=True, cancel_futures=True)
 
 
-def _upload(client: Client, store: str, file: ScannedFile) -> str | ChangeRequest:
+def _upload(client: Client, store: str, file: ScannedFile) -> ChangeRequest | None:
     for attempt in range(TRIES):
         try:
             with file.path.open("rb") as data:
-                return str(client.put_file(store, PurePosixPath(file.source).name, data, file.source)["id"])
+                client.put_file(store, PurePosixPath(file.source).name, data, file.source)
+            return None
         except ChangeRequest as error:
             return error
         except OSError as error:
@@ -296,19 +297,20 @@ def _upload(client: Client, store: str, file: ScannedFile) -> str | ChangeReques
     raise AssertionError
 
 
-def await_end(client: Client, store: str, pending: Mapping[str, str], outcome: Outcome, bar: Bar) -> None:
-    """Wait until the files `pending` (id to source) have ended, and count what became of them."""
+def await_end(client: Client, store: str, pending: Collection[str], outcome: Outcome, bar: Bar) -> None:
+    """Wait until the documents `pending` (sources) have ended, and count what became of them."""
     for file in _Watch(client, store, pending).ended(bar):
         _count(outcome, file, bar)
 
 
 class _Watch:
-    """Looks at a store until the given files have ended."""
+    """Looks at a store until the documents with the given sources have ended. By source, because someone who puts the
+    same file there gives it another id."""
 
-    def __init__(self, client: Client, store: str, pending: Mapping[str, str]) -> None:
+    def __init__(self, client: Client, store: str, pending: Collection[str]) -> None:
         self._client = client
         self._store = store
-        self._pending = dict(pending)
+        self._pending = set(pending)
         self._after: str | None = None
         """Everything up to this file has ended."""
 
@@ -319,13 +321,13 @@ class _Watch:
         while self._pending:
             seen, moving, reached_end = self._look()
             for file in seen:
-                if file["id"] in self._pending and file["state"] in ENDED:
-                    del self._pending[file["id"]]
+                if file["source"] in self._pending and file["state"] in ENDED:
+                    self._pending.remove(file["source"])
                     yield file
-            if reached_end and self._pending.keys().isdisjoint(file["id"] for file in moving):
-                # Not in the list any more: someone deleted or replaced them meanwhile.
+            if reached_end and self._pending.isdisjoint(file["source"] for file in moving):
+                # Not in the list any more: someone deleted them meanwhile.
                 return
-            bar.moving(total - len(self._pending), [file for file in moving if file["id"] in self._pending])
+            bar.moving(total - len(self._pending), [file for file in moving if file["source"] in self._pending])
             if self._pending:
                 time.sleep(pause)
                 pause = min(0.5, pause * 1.5)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -264,6 +265,19 @@ def test_a_pattern_takes_folders_as_the_shell_does(shared, docs):
     assert shared.events("ingest", f"{docs}/s*", "--store", "only folders")[-1]["added"] == 2
     assert shared.events("ingest", f"{docs}/**", "--store", "all below")[-1]["added"] == 4
     assert {file["source"].split("/")[0] for file in shared.json("files", "all below")} == {"docs"}
+
+
+def test_two_who_ingest_one_folder_at_once_are_each_told_of_every_document(shared, tmp_path):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for n in range(40):
+        (folder / f"{n}.txt").write_text(f"Text number {n} about herons." if n else "")
+    rag = Rag(tmp_path, tmp_path / "nothing", RAG_API_KEY=KEY, RAG_URL=shared.variables["RAG_URL"])
+    with ThreadPoolExecutor(2) as threads:
+        runs = list(threads.map(lambda _: rag.events("ingest", folder, "--store", "both", code=1)[-1], range(2)))
+    for end in runs:
+        assert (end["completed"], [failed["source"] for failed in end["failed"]]) == (39, ["many/0.txt"])
+    assert len(shared.json("files", "both")) == 40
 
 
 def test_another_embedder_for_a_store_that_is_there_is_refused_by_name(shared, docs):
