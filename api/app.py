@@ -14,11 +14,11 @@ from fastapi import FastAPI
 from api.errors import install_handlers
 from api.middleware import BodyLimit, KeyCheck, KnownCallers, NoLeaks, RequestId, is_loopback
 from api.readiness import Readiness
-from api.routes import chat, context, files, health, models, search, store_files, vector_stores
+from api.routes import chat, context, files, folders, health, models, search, store_files, vector_stores
 from indexes.errors import ChangeRequest
 from ingest.runner import Runner
 from rag.backend import Backend
-from rag.settings import Settings
+from rag.settings import Settings, secret
 
 MULTIPART_SLACK = 64 << 10
 """Bytes that the borders of a multipart body may add to the largest file."""
@@ -47,7 +47,7 @@ def create_app(settings: Settings, *, jobs: bool = True, warm: bool = True) -> F
 
     app = FastAPI(title="Retrieval-augmented generation backend", lifespan=lifespan)
     install_handlers(app)
-    served = (files, vector_stores, store_files, search, context, chat, models)
+    served = (files, vector_stores, store_files, folders, search, context, chat, models)
     for module in (health, *(served if role != "worker" else ())):
         app.include_router(module.router)
     _add_middleware(app, settings)
@@ -67,8 +67,7 @@ def check_binding(settings: Settings) -> None:
 
 def api_key(settings: Settings) -> str | None:
     """The key that requests must carry, None when there is none."""
-    secret = settings.server.api_key
-    return (secret.get_secret_value() or None) if secret is not None else None
+    return secret(settings.server.api_key)
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:

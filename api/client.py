@@ -7,6 +7,7 @@ Unix domain socket that nobody else can open, over the data folder. So there is 
 from __future__ import annotations
 
 import json
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -58,7 +59,7 @@ class Client:
         return self._call("GET", f"/v1/vector_stores/{_segment(name)}")
 
     def create_store(self, name: str, embedder: str | None = None, *, only_if_absent: bool = False) -> Json:
-        """A new empty store; with `only_if_absent`, the store of this name if there is one."""
+        """A new empty store; with `only_if_absent`, the store of this name or id if there is one."""
         if not name.strip():
             raise ChangeRequest("A store needs a name that is not empty.", code="invalid_value", param="name")
         body: Json = {"name": name} | ({"embedder": embedder} if embedder else {})
@@ -69,6 +70,16 @@ class Client:
     def delete_store(self, name: str) -> Json:
         """Forget a store with its documents."""
         return self._call("DELETE", f"/v1/vector_stores/{_segment(name)}")
+
+    def folders(self, store: str) -> list[Json]:
+        """The folders that were synced into a store: `prefix`, `host`, `path`."""
+        found: list[Json] = self._call("GET", f"/v1/vector_stores/{_segment(store)}/folders")["data"]
+        return found
+
+    def remember_folder(self, store: str, prefix: str, path: str, *, replace: bool) -> Json:
+        """Say that the documents below a prefix come from a folder of this machine."""
+        body = {"prefix": prefix, "host": socket.gethostname(), "path": path, "replace": replace}
+        return self._call("PUT", f"/v1/vector_stores/{_segment(store)}/folders", json=body)
 
     # Files
 

@@ -56,6 +56,8 @@ class Dataset:
     corpus: tuple[CorpusLine, ...]
     queries: Mapping[str, str]
     qrels: Mapping[str, Mapping[str, int]]
+    left_out: int
+    """Judgements of questions that the set does not hold."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class BeirReport:
     measured: Measured
     ingest: IngestFigures
     query: QueryFigures
+    left_out: int
+    """Judgements of questions that the set does not hold."""
 
 
 def run_beir(
@@ -119,7 +123,7 @@ def run_beir(
     finally:
         asyncio.run(backend.close())
     measured = measure(run, dataset.qrels, MEASURES)
-    return BeirReport(dataset.name, model, mode or settings.retrieval.mode, measured, taken, figures)
+    return BeirReport(dataset.name, model, mode or settings.retrieval.mode, measured, taken, figures, dataset.left_out)
 
 
 # ---- reading ----------------------------------------------------------------------------------------------------
@@ -127,6 +131,8 @@ def run_beir(
 
 def read_beir(folder: Path, limit_documents: int | None = None) -> Dataset:
     """Read a folder; with a limit only the first documents, and the questions that these can answer.
+
+    Cut-down sets often keep every judgement: those of questions that are not there are left out.
 
     Raises ChangeRequest (`bad_dataset`) naming the file and the line.
     """
@@ -141,10 +147,12 @@ def read_beir(folder: Path, limit_documents: int | None = None) -> Dataset:
             break
     queries = {_field(row, "_id", at): _field(row, "text", at) for at, row in _json_lines(folder / "queries.jsonl")}
     kept = corpus.keys() if limit_documents else None
-    qrels = _read_qrels(folder, queries, kept)
+    qrels, left_out = _read_qrels(folder, queries, kept)
     if not corpus or not qrels:
         raise _bad(f"{folder} has {len(corpus)} documents and {len(qrels)} questions with a relevant one among them")
-    return Dataset(folder.resolve().name, tuple(corpus.values()), {query: queries[query] for query in qrels}, qrels)
+    return Dataset(
+        folder.resolve().name, tuple(corpus.values()), {query: queries[query] for query in qrels}, qrels, left_out
+    )
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
@@ -178,11 +186,15 @@ def _field(row: Mapping[str, object], name: str, where: str, default: str | None
     return value
 
 
-def _read_qrels(folder: Path, queries: Mapping[str, str], kept: Container[str] | None) -> dict[str, dict[str, int]]:
-    """Grades of the questions that have a relevant document; those of documents that are not kept are left out."""
+def _read_qrels(
+    folder: Path, queries: Container[str], kept: Container[str] | None
+) -> tuple[dict[str, dict[str, int]], int]:
+    """Grades of the questions that have a relevant document, without those of documents that are not kept; and how many
+    judgements were left out because their question is not there."""
     path = folder / "qrels.tsv"
     path = path if path.exists() else folder / "qrels" / "test.tsv"
     qrels: dict[str, dict[str, int]] = {}
+    left_out = 0
     for number, (where, text) in enumerate(_lines(path)):
         cells = text.split("\t")
         if number == 0 and cells[-1].strip() == "score":
@@ -191,10 +203,10 @@ def _read_qrels(folder: Path, queries: Mapping[str, str], kept: Container[str] |
             raise _bad(f"{where} is not a question, a document and a whole number between tabs")
         query, document, grade = cells[0], cells[1], int(cells[2])
         if query not in queries:
-            raise _bad(f"{where} names the question {query!r}, which queries.jsonl lacks")
-        if kept is None or document in kept:
+            left_out += 1
+        elif kept is None or document in kept:
             qrels.setdefault(query, {})[document] = grade
-    return {query: grades for query, grades in qrels.items() if max(grades.values()) > 0}
+    return {query: grades for query, grades in qrels.items() if max(grades.values()) > 0}, left_out
 
 
 def _bad(what: str) -> ChangeRequest:

@@ -19,8 +19,9 @@ from rag.catalog.records import Document, Generation
 from rag.remote import RemoteIndex, is_remote
 
 
-def write_versions(backend: Backend, generation: Generation, version_ids: Sequence[int]) -> None:
-    """Write the points of these versions, which may not be visible yet. Does nothing for a generation with a view."""
+def write_versions(backend: Backend, generation: Generation, version_ids: Sequence[int], *, coming: bool) -> None:
+    """Write the points of these versions, with the attributes of their documents: with `coming`, for versions that are
+    to be published, those that go with them. Does nothing for a generation with a view."""
     remote = backend.remote(generation)
     if remote is None:
         return
@@ -28,7 +29,7 @@ def write_versions(backend: Backend, generation: Generation, version_ids: Sequen
     with backend.database.read() as connection:
         rows = changes.read_rows(connection, version_ids, generation.chunk_set_id, generation.space_id, space.dimension)
         for some in rows:
-            _write(connection, remote, some)
+            _write(connection, remote, some, coming=coming)
 
 
 def forget_versions(backend: Backend, store_of: Mapping[int, int]) -> None:
@@ -83,7 +84,7 @@ def reconcile(backend: Backend, generation: Generation) -> int:
         wanted = chunks.count_by_version(connection, visible, generation.chunk_set_id)
     missing = [version for version in visible if held.get(version, 0) < wanted.get(version, 0)]
     for start in range(0, len(missing), 500):
-        write_versions(backend, generation, missing[start : start + 500])
+        write_versions(backend, generation, missing[start : start + 500], coming=False)
     return len(missing) + len(unknown)
 
 
@@ -98,11 +99,11 @@ def reconcile_where_needed(backend: Backend) -> None:
             reconcile(backend, generation)
 
 
-def _write(connection: Connection, remote: RemoteIndex, rows: changes.ViewRows) -> None:
+def _write(connection: Connection, remote: RemoteIndex, rows: changes.ViewRows, *, coming: bool) -> None:
     from indexes.qdrant_collection import Point
 
     texts = {number: (text, heading) for number, text, heading in changes.read_texts(connection, _numbers(rows.ids))}
-    attributes = changes.read_attributes(connection, sorted(set(_numbers(rows.document_ids))))
+    attributes = changes.read_attributes(connection, sorted(set(_numbers(rows.document_ids))), coming=coming)
     points = [
         Point(number, document, version, vector, *texts[number], attributes.get(document, {}))
         for number, document, version, vector in zip(

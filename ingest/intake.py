@@ -6,6 +6,7 @@ Everything here is acknowledged only once it is durable, and becomes work for `i
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,10 +15,14 @@ from indexes.errors import ChangeRequest, TryLater
 from ingest import indexing
 from ingest.split import ChunkSettings
 from rag.backend import Backend
-from rag.catalog import chunks, documents, files, purge, stores
-from rag.catalog.records import Document, File, Store
+from rag.catalog import chunks, documents, files, folders, purge, stores
+from rag.catalog.records import Document, File, Folder, Store
 from rag.context import Scalar
 from rag.embedders import Embedder
+from rag.spaces import require_same_space
+
+STORE_ID = re.compile(r"vs_[0-9a-f]{24}")
+"""What is no name for a store."""
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +31,8 @@ log = logging.getLogger(__name__)
 class NewDocument:
     """A file to put into a store.
 
-    `source` names the document within the store: a second file with the same source replaces the first.
+    `source` names the document within the store: a second file with the same source replaces the first. None is the
+    one that the file has there already, else its id.
     `owned` lets the file go with the last document that stands on it. `attributes` None leaves those that are there.
     """
 
@@ -48,10 +54,18 @@ def create_store(
 ) -> Store:
     """Make an empty store with a live generation over the given embedder (an alias; else the configured one).
 
-    With `only_if_absent` a store of this name that is there already is returned as it is, whatever else is asked.
+    With `only_if_absent` a store of this name (or id) that is there already is returned as it is, whatever else is
+    asked. Raises ChangeRequest (`space_mismatch`) where it belongs to another space than the given embedder.
     """
+    there = _store_there(backend, name) if only_if_absent else None
+    if there is not None and embedder is None:
+        return there
     alias = embedder or backend.settings.embedder
     opened = backend.embedders.open(alias)
+    if there is not None:
+        space = backend.space(backend.live_generation(there))
+        require_same_space(space, opened.space, f"The vector store {there.name!r}")
+        return there
     split = chunk_settings(backend, chunking, opened)
     space_id = backend.ensure_space(opened)
     with backend.database.write() as connection:
@@ -77,6 +91,14 @@ def create_store(
         }
         stores.create_generation(connection, store, values)
     return store
+
+
+def _store_there(backend: Backend, name: str) -> Store | None:
+    with backend.database.read() as connection:
+        named = stores.store_named(connection, backend.settings.tenant, name)
+        if named is not None or not STORE_ID.fullmatch(name):
+            return named
+        return stores.get_store(connection, backend.settings.tenant, name)
 
 
 def update_store(backend: Backend, store: Store, changes: Mapping[str, Any]) -> Store:
@@ -112,19 +134,25 @@ def upload(backend: Backend, filename: str, purpose: str, pieces: Iterable[bytes
 def attach(backend: Backend, store: Store, new: Sequence[NewDocument]) -> list[Document]:
     """Put files into a store, all or none, and queue them. Returns their documents in the same order.
 
-    Raises NotThere when the store or a file has been deleted meanwhile.
+    Raises NotThere when the store or a file has been deleted meanwhile, and ChangeRequest (`file_in_store`).
     """
     with backend.database.write() as connection:
         stores.get_store(connection, store.tenant, store.public_id)
         put = []
         for item in new:
             files.get_file(connection, item.file.tenant, item.file.public_id)
-            source = item.source or item.file.public_id
-            put.append(documents.put_document(connection, store, item.file, source, item.attributes))
+            put.append(documents.put_document(connection, store, item.file, item.source, item.attributes))
             if item.owned:
                 files.own_file(connection, item.file.id)
     backend.work_waiting.set()
     return put
+
+
+def remember_folder(backend: Backend, store: Store, folder: Folder, *, replace: bool) -> None:
+    """Remember where the documents below a prefix come from. Raises NotThere, and ChangeRequest (`another_folder`)."""
+    with backend.database.write() as connection:
+        stores.get_store(connection, store.tenant, store.public_id)
+        folders.put_folder(connection, store, folder, replace=replace)
 
 
 def set_attributes(backend: Backend, store: Store, file_id: str, attributes: Mapping[str, Scalar]) -> Document:
@@ -228,9 +256,9 @@ def sweep_blobs(backend: Backend, older_than: float = 3600.0) -> int:
 
 
 def current_text(backend: Backend, document: Document) -> str | None:
-    """The text of the version that answers now, None when there is none yet."""
+    """The text that answers now out of the document's file, None when there is none yet."""
     with backend.database.read() as connection:
-        version = chunks.published_version(connection, document.id)
+        version = chunks.published_version(connection, document)
     return None if version is None else backend.texts.read(version.text_blob)
 
 

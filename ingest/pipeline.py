@@ -86,7 +86,7 @@ class Pipeline:
         generation = self._generation(ready[0])
         with self._backend.database.read() as connection:
             versions = [chunks.get_version(connection, d.id, d.attempt) for d in ready]
-        indexing.write_versions(self._backend, generation, [v.id for v in versions if v is not None])
+        indexing.write_versions(self._backend, generation, [v.id for v in versions if v is not None], coming=True)
 
     def publish(self, batch: str) -> None:
         """Flip every finished document of a batch, then purge what was replaced."""
@@ -97,6 +97,9 @@ class Pipeline:
                     version = chunks.get_version(connection, document.id, document.attempt)
                     if version is not None:
                         documents.publish(connection, document, version.id)
+                        # Of a change that came between the points and the flip, the points may know nothing.
+                        indexing.note_attributes(connection, document)
+        indexing.settle(self._backend)
         sweep(self._backend)
 
     def give_up(self, batch: str, error: RagError) -> None:

@@ -160,7 +160,9 @@ def _inside_zip(path: Path) -> str:
             if folder == "xl/" and "xl/workbook.bin" in names:
                 raise unsupported("a binary Excel workbook (XLSB)", "Save it as XLSX.")
             return media_type
-    if any(name.endswith((".iwa", "index.apxl")) or name == "Index.zip" for name in names):
+    if any(
+        name.endswith((".iwa", "index.apxl")) or name in ("Index.zip", "buildVersionHistory.plist") for name in names
+    ):
         raise unsupported("an Apple iWork document", "Export it as PDF, DOCX, PPTX or XLSX.")
     if "[Content_Types].xml" in names:
         raise unsupported("an Office or XPS package without text that we read", "Export it as PDF or DOCX.")

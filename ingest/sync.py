@@ -54,6 +54,11 @@ class Scan:
     hidden: int
     """Files and folders whose names begin with a dot."""
 
+    @property
+    def address(self) -> str:
+        """The folder's path as text, whatever bytes it consists of."""
+        return str(self.folder).encode("utf-8", "backslashreplace").decode()
+
 
 @dataclass(frozen=True)
 class SyncPlan:
@@ -71,6 +76,11 @@ class SyncPlan:
     def removes_much(self) -> bool:
         """Whether more than a third of what is held would go."""
         return len(self.remove) * 3 > self.held
+
+    @property
+    def changes_much(self) -> bool:
+        """Whether more than a third of what is held would go or become another text."""
+        return (len(self.remove) + len(self.replace)) * 3 > self.held
 
 
 def scan(folder: Path) -> Scan:
@@ -97,8 +107,7 @@ def scan(folder: Path) -> Scan:
 
 
 def scan_file(path: Path) -> ScannedFile:
-    """One file, named in a store by its whole path: it is the same from every working directory, and no
-    folder's sync ever takes it for its own.
+    """One file, named in a store by its whole path: it is the same from every working directory.
 
     Raises NotThere and ChangeRequest as `scan` does.
     """
@@ -111,6 +120,15 @@ def scan_file(path: Path) -> ScannedFile:
         return _read(full, str(full))
     except OSError as error:
         raise ChangeRequest(f"{path} cannot be read: {error.strerror}.", code="file_unreadable") from error
+
+
+def place_below(folder: Path, path: Path) -> str | None:
+    """Where a scan of `folder` finds `path`: the names below it with slashes between. None for what lies elsewhere,
+    and for what a scan leaves out because it is hidden. Both paths are real ones."""
+    if path == folder or not path.is_relative_to(folder):
+        return None
+    names = path.relative_to(folder).parts
+    return None if any(name.startswith(".") for name in names) else "/".join(names)
 
 
 def plan(found: Scan, stored: Mapping[str, str]) -> SyncPlan:

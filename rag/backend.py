@@ -19,7 +19,7 @@ from rag.catalog.database import Database, open_database
 from rag.catalog.engines import parse_url
 from rag.catalog.records import Generation, Store
 from rag.embedders import Embedder, EmbedderRegistry
-from rag.models.registry import ModelRegistry
+from rag.models.registry import EXTRACTIVE, ModelRegistry
 from rag.relevance import Calibration, calibrate
 from rag.remote import RemoteIndex, RemoteIndexes, is_remote, require_together
 from rag.searchable import Searchable
@@ -28,7 +28,7 @@ from rag.spaces import Space, require_same_space
 from rag.texts import Texts
 from rag.views import View, Views
 
-NAMING_SETTINGS = ("catalog", "blobs", "embedder", "vector_index", "keyword_index", "prompts")
+NAMING_SETTINGS = ("catalog", "blobs", "embedder", "model", "vector_index", "keyword_index", "prompts")
 """The settings that name what may not be there."""
 
 
@@ -160,6 +160,14 @@ def _known_embedder(settings: Settings) -> None:
     EmbedderRegistry.from_tables(settings.embedders).spec(settings.embedder)
 
 
+def _known_model(settings: Settings) -> None:
+    known = {EXTRACTIVE.name, *settings.models}
+    if settings.model not in known:
+        raise ChangeRequest(
+            f"There is no model alias {settings.model!r}. Known: {', '.join(sorted(known))}.", code="model_not_found"
+        )
+
+
 def _there(settings: Settings) -> None:
     folder = settings.prompts
     if folder is not None and not folder.is_dir():
@@ -180,6 +188,7 @@ _NAMED: Mapping[str, Callable[[Settings], object]] = {
     "catalog": _known_catalog,
     "blobs": _known_blobs,
     "embedder": _known_embedder,
+    "model": _known_model,
     "vector_index": lambda settings: require_vector_index(settings.vector_index),
     "keyword_index": lambda settings: require_keyword_index(settings.keyword_index),
     "prompts": _there,

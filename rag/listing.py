@@ -12,8 +12,8 @@ from sqlalchemy.engine import Connection
 
 from indexes.errors import ChangeRequest
 from rag.backend import Backend
-from rag.catalog import batches, documents, files, stores
-from rag.catalog.records import Counts, Document, File, Generation, Page, PageRequest, State, Store
+from rag.catalog import batches, documents, files, folders, stores
+from rag.catalog.records import Counts, Document, File, Folder, Generation, Page, PageRequest, State, Store
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,12 @@ def get_document(backend: Backend, store: Store, file_id: str) -> Document:
     """The document of a store that stands on this file. Raises NotThere."""
     with backend.database.read() as connection:
         return documents.get_document(connection, store, file_id)
+
+
+def list_folders(backend: Backend, store: Store) -> list[Folder]:
+    """The folders that were synced into a store."""
+    with backend.database.read() as connection:
+        return folders.list_folders(connection, store)
 
 
 def workload(backend: Backend) -> Workload:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, field_validator
 
 from indexes.errors import ChangeRequest
 
@@ -44,6 +45,13 @@ class ServerSettings(Section):
     """Host names beyond loopback and `host` that a request may name."""
     allowed_origins: tuple[str, ...] = ()
     """Web origins (scheme://host:port) that may call the API from a browser."""
+
+    @field_validator("api_key")
+    @classmethod
+    def _without_white_space(cls, key: SecretStr | None) -> SecretStr | None:
+        """As the key of a request is read, or no request could pass. Nothing but white space is no key."""
+        bare = key.get_secret_value().strip() if key else ""
+        return SecretStr(bare) if bare else None
 
 
 class IngestSettings(Section):
@@ -266,8 +274,21 @@ def _put(values: dict[str, Any], name: str, value: Any) -> None:
         values[field] = value
 
 
+def _near(name: str) -> list[str]:
+    """Settings that are spelled much like this one, or whose last word is."""
+    known = settings_names()
+    near = get_close_matches(name, known)
+    last = name.rpartition(".")[2]
+    fields = get_close_matches(last, {other.rpartition(".")[2] for other in known})
+    return near + [other for other in known if other.rpartition(".")[2] in fields and other not in near]
+
+
 def _explain(error: ValidationError, origins: Mapping[str, str]) -> ChangeRequest:
     first = error.errors(include_url=False, include_input=False)[0]
     name = ".".join(str(part) for part in first["loc"])
     origin = origins.get(name, "settings")
+    if first["type"] == "extra_forbidden":
+        near = _near(name)
+        advice = f"Did you mean {' or '.join(near)}?" if near else "`rag doctor` lists those that there are."
+        return ChangeRequest(f"There is no setting {name} ({origin}). {advice}", code="bad_settings", param=name)
     return ChangeRequest(f"The setting {name} ({origin}) is wrong: {first['msg']}.", code="bad_settings", param=name)

@@ -139,8 +139,7 @@ def retry_files(call: Call, store: str, names: Sequence[str], *, wait: bool) -> 
         outcome = Outcome(retried=[file["source"] for file in files])
         if files and wait:
             with Bar(len(files), call.json) as bar:
-                pending = {file["id"]: file["source"] for file in files}
-                await_end(client, files[0]["vector_store_id"], pending, outcome, bar)
+                await_end(client, files[0]["vector_store_id"], outcome.retried, outcome, bar)
     if call.json:
         end = {"event": "end", "retried": outcome.retried, "completed": outcome.completed, "failed": outcome.failed}
         print_json({**end, "seconds": round(time.monotonic() - started, 3)}, one_line=True)

@@ -68,9 +68,9 @@ def run(call: Call) -> None:
     """Look at everything; exits with 1 when something that is needed is missing."""
     settings = settings_of(call)
     looks = [_packages, _named, _variables, _embedder, _models, _tokenizers, _sandbox, _data_folder, _catalog, _blobs]
-    checks = [check for look in looks for check in _guarded(look, settings)]
+    checks = [check for look in looks for check in _guarded(look, settings, look.__name__.strip("_"))]
     if call.url is not None:
-        checks += _guarded(lambda _: _server(call), settings)
+        checks += _guarded(lambda _: _server(call), settings, "server")
     values = [
         (name, _shown(_value(settings, name)), settings.origins.get(name, "default")) for name in settings_names()
     ]
@@ -88,16 +88,16 @@ def run(call: Call) -> None:
         raise SystemExit(FAILED)
 
 
-def _guarded(look: Callable[[Settings], Iterator[Check]], settings: Settings) -> list[Check]:
+def _guarded(look: Callable[[Settings], Iterator[Check]], settings: Settings, part: str) -> list[Check]:
     """What a look finds; an error of ours is a finding too, and ends that look only."""
     found: list[Check] = []
     try:
         for check in look(settings):
             found.append(check)
     except RagError as error:
-        found.append(Check(look.__name__.strip("_<>"), error.code, False, error.message))
+        found.append(Check(part, error.code, False, error.message))
     except (ImportError, OSError) as error:
-        found.append(Check(look.__name__.strip("_<>"), type(error).__name__, False, str(error)))
+        found.append(Check(part, type(error).__name__, False, str(error)))
     return found
 
 

@@ -52,6 +52,7 @@ def as_json(report: BeirReport) -> Json:
         "embedder": report.embedder,
         "mode": report.mode,
         "queries": report.measured.queries,
+        "judgements_left_out": report.left_out,
         "measures": dict(report.measured.means),
         "documents": taken.documents,
         "completed": taken.completed,
@@ -73,6 +74,8 @@ def as_json(report: BeirReport) -> Json:
 def _print(report: BeirReport) -> None:
     taken, query = report.ingest, report.query
     print_text(f"{report.dataset}: {report.mode}, {report.embedder}, n = {report.measured.queries:,} queries")
+    if report.left_out:
+        print_text(f"  {report.left_out:,} judgements left out: queries.jsonl lacks their questions")
     print_text("  " + "   ".join(f"{_shown(name)} {value:.4f}" for name, value in report.measured.means.items()))
     print_text(
         f"  ingest: {taken.documents:,} documents in {taken.seconds:.1f} s ({taken.documents / taken.seconds:.1f}/s), "

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import glob
+import itertools
+import os
+import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from api.client import Client, Json
@@ -14,7 +18,7 @@ from api.commands.call import FAILED, Call, open_client
 from api.commands.output import note, print_json, print_text
 from api.commands.progress import Bar
 from indexes.errors import ChangeRequest, NotThere, TryLater
-from ingest.sync import Scan, ScannedFile, SyncPlan, plan, scan, scan_file
+from ingest.sync import Scan, ScannedFile, SyncPlan, place_below, plan, scan, scan_file
 
 UPLOADS = 4
 """Files on their way at once."""
@@ -58,9 +62,18 @@ def run(call: Call, paths: Sequence[Path], store: str, *, wait: bool, yes: bool,
     given = read_paths(paths)
     _note_skipped(given)
     with open_client(call, jobs=wait) as client:
-        target = _find_store(client, store) or client.create_store(store, embedder, only_if_absent=True)
+        if store.startswith("vs_"):
+            client.store(store)  # raises: an id that is not there is no name for a new store
+        target = client.create_store(store, embedder, only_if_absent=True)
         stored = {file["source"]: file for file in client.files(target["id"])}
-        plans = [_checked(plan(found, _hashes(stored)), found, store, yes=yes) for found in given.folders]
+        known = {folder["prefix"]: folder for folder in client.folders(target["id"])}
+        given = _placed(given, known, stored)
+        plans = [
+            _checked(plan(found, _hashes(stored)), found, store, known.get(found.prefix), yes=yes)
+            for found in given.folders
+        ]
+        for found in given.folders:
+            client.remember_folder(target["id"], found.prefix, found.address, replace=found.prefix in known)
         outcome = _carry_out(call, client, target["id"], _todo(given, plans, stored), stored, plans, wait=wait)
     _report(call, target, outcome, time.monotonic() - started, waited=wait)
     if outcome.failed or outcome.unreadable:
@@ -68,54 +81,101 @@ def run(call: Call, paths: Sequence[Path], store: str, *, wait: bool, yes: bool,
 
 
 def read_paths(paths: Sequence[Path]) -> Given:
-    """Scan what is named. A pattern stands for the files that it matches.
+    """Scan what is named. A pattern stands for the files and folders that it matches, as where the shell expands it; a
+    folder below another one that is named is part of that one.
 
     Raises NotThere for a path that does not exist and ChangeRequest for two folders of one name, whose documents
     could not be told apart.
     """
-    folders: dict[str, Scan] = {}
+    tops: list[Path] = []
     files: dict[str, ScannedFile] = {}
-    for path in paths:
-        if path.is_dir():
-            found = scan(path)
-            if folders.setdefault(found.prefix, found).folder != found.folder:
-                raise ChangeRequest(
-                    f"{found.folder} and {folders[found.prefix].folder} have the same name, and the documents of a "
-                    "folder go by it. Ingest them into different stores.",
-                    code="same_folder_name",
-                )
-            continue
-        for match in _matches(path):
-            file = scan_file(match)
+    for path in itertools.chain.from_iterable(_matches(path.expanduser()) for path in paths):
+        with _reachable(path):
+            is_folder = path.is_dir()
+        if is_folder:
+            tops.append(Path(os.path.realpath(path)))
+        else:
+            file = scan_file(path)
             files[file.source] = file
+    folders: dict[str, Scan] = {}
+    for top in dict.fromkeys(tops):
+        if any(place_below(other, top) for other in tops):
+            continue
+        found = scan(top)
+        if folders.setdefault(found.prefix, found) is not found:
+            raise ChangeRequest(
+                f"{found.folder} and {folders[found.prefix].folder} have the same name, and the documents of a "
+                "folder go by it. Ingest them into different stores.",
+                code="same_folder_name",
+            )
     return Given(tuple(folders.values()), tuple(files.values()))
 
 
 def _matches(path: Path) -> list[Path]:
-    if path.exists() or not glob.has_magic(str(path)):
-        return [path]
-    found = sorted(Path(match) for match in glob.glob(str(path.expanduser()), recursive=True))
-    files = [match for match in found if match.is_file()]
-    if not files:
-        raise NotThere(f"No file matches {path}.", code="path_not_found")
-    return files
+    with _reachable(path):
+        if not glob.has_magic(str(path)) or path.exists():
+            return [path]
+        found = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
+        if not found:
+            _list(Path(*itertools.takewhile(lambda name: not glob.has_magic(name), path.parts)))
+            raise NotThere(f"Nothing matches {path}.", code="path_not_found")
+    return found
 
 
-def _find_store(client: Client, name: str) -> Json | None:
-    same = [store for store in client.stores() if name in (store["id"], store["name"])]
-    if len(same) > 1:
-        ids = ", ".join(store["id"] for store in same)
-        raise ChangeRequest(f"{len(same)} stores are named {name!r}. Name one by its id: {ids}.", code="ambiguous_name")
-    if not same and name.startswith("vs_"):
-        return client.store(name)  # raises: an id that is not there is no name for a new store
-    return same[0] if same else None
+def _list(folder: Path) -> None:
+    """Raise OSError for a folder that cannot be read: a pattern below it matches nothing, whatever there is."""
+    if folder.is_dir():
+        os.listdir(folder)
+
+
+@contextmanager
+def _reachable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ChangeRequest(
+            f"{path} cannot be reached: {error.strerror}. Nothing was changed; make the folders above it readable.",
+            code="path_unreadable",
+        ) from error
+
+
+def _placed(given: Given, known: Mapping[str, Json], stored: Mapping[str, Json]) -> Given:
+    """Name the files that lie below a folder of the store as that folder's sync does: they are its documents."""
+    here = socket.gethostname()
+    folders = {prefix: Path(folder["path"]) for prefix, folder in known.items() if folder["host"] == here}
+    folders |= {found.prefix: found.folder for found in given.folders}
+    scanned = {file.source for found in given.folders for file in found.files}
+    files = (replace(file, source=_source_of(file, folders, stored)) for file in given.files)
+    return Given(given.folders, tuple(file for file in files if file.source not in scanned))
+
+
+def _source_of(file: ScannedFile, folders: Mapping[str, Path], stored: Mapping[str, Json]) -> str:
+    if file.source in stored:  # put there by itself, before the folder was
+        return file.source
+    places = ((prefix, place_below(folder, file.path)) for prefix, folder in folders.items())
+    return next((prefix + place for prefix, place in places if place), file.source)
 
 
 def _hashes(stored: Mapping[str, Json]) -> dict[str, str]:
     return {source: file["sha256"] for source, file in stored.items()}
 
 
-def _checked(todo: SyncPlan, found: Scan, store: str, *, yes: bool) -> SyncPlan:
+def _checked(todo: SyncPlan, found: Scan, store: str, before: Json | None, *, yes: bool) -> SyncPlan:
+    """See that the sync is meant. `before` is the folder that was synced under this prefix last, if any was.
+
+    A folder that was moved, or is synced from another machine, holds much the same and goes through; another folder
+    that has only its name in common does not.
+    """
+    if before is not None and (before["host"], before["path"]) != (socket.gethostname(), found.address):
+        where = f"{before['path']} on {before['host']}"
+        if todo.changes_much and not yes:
+            raise ChangeRequest(
+                f"What {store!r} holds from {found.prefix} came from another folder, {where}. {found.folder} would "
+                f"replace {len(todo.replace)} and remove {len(todo.remove)} of its {todo.held} documents. Nothing was "
+                "changed. If it is to take the other's place, say --yes; else use another store.",
+                code="another_folder",
+            )
+        note(f"{found.prefix} came from {where} so far, from now on it comes from {found.folder}")
     if todo.removes_much and not yes:
         raise ChangeRequest(
             f"{len(todo.remove)} of the {todo.held} documents that {store!r} holds from {found.prefix} are no longer "
@@ -167,16 +227,16 @@ def _carry_out(
     wait: bool,
 ) -> Outcome:
     outcome = todo.outcome
-    pending = {file["id"]: file["source"] for file in todo.unfinished}
+    pending = {str(file["source"]) for file in todo.unfinished}
     with Bar(len(todo.upload) + len(todo.retry) + len(pending), call.json) as bar:
         for file in todo.retry:
             if _retried(client, store, file["id"]):
-                pending[file["id"]] = file["source"]
-        for source, sent in _uploads(client, store, todo.upload):
-            if isinstance(sent, str):
-                pending[sent] = source
+                pending.add(file["source"])
+        for source, refused in _uploads(client, store, todo.upload):
+            if refused is None:
+                pending.add(source)
             else:
-                outcome.failed.append(_failure(source, sent.code, sent.message))
+                outcome.failed.append(_failure(source, refused.code, refused.message))
                 bar.failed(outcome.failed[-1])
             bar.uploaded(len(pending) + len(outcome.failed))
         if wait:
@@ -207,10 +267,10 @@ def _retried(client: Client, store: str, file_id: str) -> bool:
     return True
 
 
-def _uploads(client: Client, store: str, files: Iterable[ScannedFile]) -> Iterator[tuple[str, str | ChangeRequest]]:
-    """Each source with its file id, or with why it was not taken."""
+def _uploads(client: Client, store: str, files: Iterable[ScannedFile]) -> Iterator[tuple[str, ChangeRequest | None]]:
+    """Each source once it was sent, with why it was not taken if it was not."""
     with ThreadPoolExecutor(UPLOADS, "upload") as threads:
-        sent: dict[Future[str | ChangeRequest], str] = {}
+        sent: dict[Future[ChangeRequest | None], str] = {}
         try:
             for file in files:
                 sent[threads.submit(_upload, client, store, file)] = file.source
@@ -220,11 +280,12 @@ def _uploads(client: Client, store: str, files: Iterable[ScannedFile]) -> Iterat
             threads.shutdown(wait=True, cancel_futures=True)
 
 
-def _upload(client: Client, store: str, file: ScannedFile) -> str | ChangeRequest:
+def _upload(client: Client, store: str, file: ScannedFile) -> ChangeRequest | None:
     for attempt in range(TRIES):
         try:
             with file.path.open("rb") as data:
-                return str(client.put_file(store, PurePosixPath(file.source).name, data, file.source)["id"])
+                client.put_file(store, PurePosixPath(file.source).name, data, file.source)
+            return None
         except ChangeRequest as error:
             return error
         except OSError as error:
@@ -236,19 +297,20 @@ def _upload(client: Client, store: str, file: ScannedFile) -> str | ChangeReques
     raise AssertionError
 
 
-def await_end(client: Client, store: str, pending: Mapping[str, str], outcome: Outcome, bar: Bar) -> None:
-    """Wait until the files `pending` (id to source) have ended, and count what became of them."""
+def await_end(client: Client, store: str, pending: Collection[str], outcome: Outcome, bar: Bar) -> None:
+    """Wait until the documents `pending` (sources) have ended, and count what became of them."""
     for file in _Watch(client, store, pending).ended(bar):
         _count(outcome, file, bar)
 
 
 class _Watch:
-    """Looks at a store until the given files have ended."""
+    """Looks at a store until the documents with the given sources have ended. By source, because someone who puts the
+    same file there gives it another id."""
 
-    def __init__(self, client: Client, store: str, pending: Mapping[str, str]) -> None:
+    def __init__(self, client: Client, store: str, pending: Collection[str]) -> None:
         self._client = client
         self._store = store
-        self._pending = dict(pending)
+        self._pending = set(pending)
         self._after: str | None = None
         """Everything up to this file has ended."""
 
@@ -259,13 +321,13 @@ class _Watch:
         while self._pending:
             seen, moving, reached_end = self._look()
             for file in seen:
-                if file["id"] in self._pending and file["state"] in ENDED:
-                    del self._pending[file["id"]]
+                if file["source"] in self._pending and file["state"] in ENDED:
+                    self._pending.remove(file["source"])
                     yield file
-            if reached_end and self._pending.keys().isdisjoint(file["id"] for file in moving):
-                # Not in the list any more: someone deleted or replaced them meanwhile.
+            if reached_end and self._pending.isdisjoint(file["source"] for file in moving):
+                # Not in the list any more: someone deleted them meanwhile.
                 return
-            bar.moving(total - len(self._pending), [file for file in moving if file["id"] in self._pending])
+            bar.moving(total - len(self._pending), [file for file in moving if file["source"] in self._pending])
             if self._pending:
                 time.sleep(pause)
                 pause = min(0.5, pause * 1.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -27,6 +28,12 @@ QUESTION = "Which file formats can be ingested?"
 
 def run(call: Call, flags: Mapping[str, Any], *, with_manual: bool) -> None:
     """Serve until SIGTERM or SIGINT. `flags` are settings given on the command line; None means not given."""
+    # Whoever has RAG_URL set for the other commands may start a server all the same.
+    if call.url is not None and call.url != os.environ.get("RAG_URL"):
+        raise ChangeRequest(
+            "A server runs in this process: leave --url out, and say where it listens with --host and --port.",
+            code="not_remote",
+        )
     settings = settings_of(call, flags)
     if with_manual and settings.server.role == "worker":
         raise ChangeRequest(
@@ -83,7 +90,9 @@ def _fill_manual(client: Client) -> None:
     """Make the store equal to the packaged pages, and wait until it is."""
     store = client.create_store(MANUAL_STORE, only_if_absent=True)
     stored = {file["source"]: file for file in client.files(store["id"])}
-    todo = plan(scan(MANUAL), {source: file["sha256"] for source, file in stored.items()})
+    found = scan(MANUAL)
+    todo = plan(found, {source: file["sha256"] for source, file in stored.items()})
+    client.remember_folder(store["id"], found.prefix, found.address, replace=True)
     for page in (*todo.add, *todo.replace):
         with page.path.open("rb") as data:
             client.put_file(store["id"], page.path.name, data, page.source)

@@ -52,7 +52,8 @@ def list_store_files(
 
 @router.get("/v1/vector_stores/{vector_store_id}/files/{file_id}")
 def get_store_file(file_id: str, store: NamedStore, backend: OpenBackend) -> StoreFileObject:
-    """One file of the store."""
+    """One file of the store. While a file is being replaced both are there: the one that still answers, completed, and
+    the one that is to take its place."""
     return store_file_object(store, listing.get_document(backend, store, file_id))
 
 
@@ -65,7 +66,8 @@ def update_store_file(file_id: str, body: UpdateStoreFile, store: NamedStore, ba
 
 @router.delete("/v1/vector_stores/{vector_store_id}/files/{file_id}")
 def delete_store_file(file_id: str, store: NamedStore, backend: OpenBackend) -> Deleted:
-    """Take a file out of the store, in whatever state it is. The upload stays, unless it is owned."""
+    """Take a file out of the store, in whatever state it is, with what it was to replace. The upload stays, unless it
+    is owned."""
     document = listing.get_document(backend, store, file_id)
     intake.delete_documents(backend, [document])
     return Deleted(id=document.file_public_id, object="vector_store.file.deleted")

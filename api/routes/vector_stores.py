@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 from fastapi import Depends
@@ -23,7 +22,8 @@ router = new_router(tags=["vector stores"])
 def create_vector_store(body: CreateVectorStore, backend: OpenBackend) -> VectorStoreObject:
     """Make a store, and put files into it where the request names some."""
     _refuse_expiry(body.expires_after)
-    _refuse_id(body.name)
+    if not body.only_if_absent:
+        _refuse_id(body.name)
     files = [listing.get_file(backend, file_id) for file_id in dict.fromkeys(body.file_ids or [])]
     store = intake.create_store(
         backend,
@@ -80,5 +80,5 @@ def _refuse_expiry(expires_after: Any) -> None:
 
 
 def _refuse_id(name: str | None) -> None:
-    if re.fullmatch(r"vs_[0-9a-f]{24}", name or ""):
+    if intake.STORE_ID.fullmatch(name or ""):
         raise ChangeRequest(f"The name {name!r} looks like an id. Choose another.", code="invalid_value", param="name")

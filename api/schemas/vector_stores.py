@@ -69,7 +69,7 @@ Chunking = Annotated[AutoChunking | StaticChunking, Field(discriminator="type")]
 
 class CreateVectorStore(RequestModel):
     """Beyond OpenAI's fields: `embedder`, an alias of the settings; `only_if_absent`, to get the store of this name
-    if there is one and make it otherwise.
+    (or id) if there is one and make it otherwise. A store that is there in another space than `embedder` is refused.
     """
 
     name: Annotated[str, StringConstraints(max_length=256), NoNul] | None = None
@@ -112,6 +112,32 @@ class UpdateStoreFile(RequestModel):
     """The attributes that take the place of those that are there."""
 
     attributes: Attributes | None
+
+
+class PutFolder(RequestModel):
+    """The folder at `path` on `host` whose files are the documents below `prefix`. Only with `replace` it takes the
+    place of another one that is remembered."""
+
+    prefix: Annotated[str, StringConstraints(min_length=1, max_length=4_096), NoNul]
+    host: Annotated[str, StringConstraints(max_length=256), NoNul]
+    path: Annotated[str, StringConstraints(min_length=1, max_length=4_096), NoNul]
+    replace: bool = False
+
+
+class FolderObject(ResponseModel):
+    """Where the documents below a prefix came from."""
+
+    object: Literal["vector_store.folder"] = "vector_store.folder"
+    prefix: str
+    host: str
+    path: str
+
+
+class FolderList(ResponseModel):
+    """Every folder that was synced into a store."""
+
+    object: Literal["list"] = "list"
+    data: list[FolderObject]
 
 
 class FileCounts(ResponseModel):

@@ -17,6 +17,7 @@ from ingest.failures import DocumentFailure
 from ingest.loaders.archive import Archive, attribute
 from ingest.loaders.building import DocumentBuilder, one_line
 from ingest.loaders.partition import add_elements, partition
+from ingest.loaders.rtf import in_unicode
 
 _HEAP = "-M700m"
 _OUT_OF_HEAP = 'exitcode "251"'
@@ -49,7 +50,7 @@ def load_odt(path: Path, filename: str) -> ParsedDocument:  # noqa: ARG001 (a lo
 
 def load_rtf(path: Path, filename: str) -> ParsedDocument:  # noqa: ARG001 (a loader's signature)
     """Rich text."""
-    return _load(path.read_bytes(), "rtf", "application/rtf")
+    return _load(in_unicode(path.read_bytes()), "rtf", "application/rtf")
 
 
 def load_rst(path: Path, filename: str) -> ParsedDocument:  # noqa: ARG001 (a loader's signature)

@@ -17,6 +17,7 @@ from ingest.loaders.building import DocumentBuilder, one_line
 
 MEDIA_TYPE = "application/pdf"
 MAX_CHARACTERS = 64 * 2**20
+_NO_ERROR = 0
 _WRONG_PASSWORD = 4
 _UNSUPPORTED_SECURITY = 5
 _END_OF_LINE_HYPHEN = re.compile("[\ufffe\x02]\\s*\n?")
@@ -65,14 +66,13 @@ def _open(pdfium: Any, path: Path) -> Any:
         document = pdfium.PdfDocument(path)
     except pdfium.PdfiumError as error:
         code = getattr(error, "err_code", None)
+        if code == _NO_ERROR:  # it opened: only its pages are missing
+            raise DocumentFailure("invalid_file", "The PDF has no pages.") from error
         if code == _WRONG_PASSWORD:
             raise DocumentFailure("encrypted", "The PDF asks for a password. Save it without one.") from error
         if code == _UNSUPPORTED_SECURITY:
             raise DocumentFailure("encrypted", "The PDF is encrypted in a way that cannot be opened.") from error
         raise DocumentFailure("invalid_file", f"The PDF is damaged and does not open ({error}).") from error
-    if len(document) == 0:
-        document.close()
-        raise DocumentFailure("invalid_file", "The PDF has no pages.")
     return document
 
 

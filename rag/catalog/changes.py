@@ -69,12 +69,15 @@ def read_changes(connection: Connection, store_id: int, after: int) -> Changes |
     )
 
 
-def read_attributes(connection: Connection, document_ids: Sequence[int]) -> dict[int, Mapping[str, Scalar]]:
-    """The attributes of these documents."""
+def read_attributes(
+    connection: Connection, document_ids: Sequence[int], *, coming: bool = False
+) -> dict[int, Mapping[str, Scalar]]:
+    """The attributes of these documents; with `coming` those that they have from their next version on."""
     documents = schema.documents.c
+    held = sa.func.coalesce(documents.next_attributes, documents.attributes) if coming else documents.attributes
     found: dict[int, Mapping[str, Scalar]] = {}
     for start in range(0, len(document_ids), 5_000):
-        query = sa.select(documents.id, documents.attributes).where(
+        query = sa.select(documents.id, held.label("attributes")).where(
             documents.id.in_(document_ids[start : start + 5_000])
         )
         found.update({row.id: row.attributes for row in connection.execute(query)})

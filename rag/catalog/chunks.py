@@ -107,11 +107,16 @@ def get_version(connection: Connection, document_id: int, attempt: int) -> Versi
     return None if row is None else Version(**row._mapping)
 
 
-def published_version(connection: Connection, document_id: int) -> Version | None:
-    """The version of a document that answers now, if one does."""
+def published_version(connection: Connection, document: Document) -> Version | None:
+    """The version of a document that answers now, if it stands on the document's file."""
     query = sa.select(
         _versions.id, _versions.document_id, _versions.attempt, _versions.title, _versions.text_blob
-    ).where(_versions.document_id == document_id, _versions.published_seq.is_not(None), _versions.retired_seq.is_(None))
+    ).where(
+        _versions.document_id == document.id,
+        _versions.file_id == document.file_id,
+        _versions.published_seq.is_not(None),
+        _versions.retired_seq.is_(None),
+    )
     row = connection.execute(query).first()
     return None if row is None else Version(**row._mapping)
 

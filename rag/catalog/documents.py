@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from indexes.errors import NotThere, TryLater
+from indexes.errors import ChangeRequest, NotThere, TryLater
 from rag.catalog import schema
 from rag.catalog.paging import page_rows
 from rag.catalog.records import ACTIVE, Document, File, Page, PageRequest, State, Store
 from rag.catalog.stores import next_seq
 from rag.context import Scalar
 
-_documents = schema.documents.c
+_documents, _versions = schema.documents.c, schema.versions.c
 
 
 def put_document(
-    connection: Connection, store: Store, file: File, source: str, attributes: Mapping[str, Scalar] | None
+    connection: Connection, store: Store, file: File, source: str | None, attributes: Mapping[str, Scalar] | None
 ) -> Document:
-    """Put a file into a store under a source name, to be ingested.
+    """Put a file into a store under a source name (None: the one that it has there, else its id), to be ingested.
 
-    A document that already has the source is replaced: its present version answers until the new one is
-    published. With the very same bytes it is left as it is, unless it failed or was cancelled.
+    A document that already has the source is replaced: its present version answers, with its present attributes, until
+    the new one is published. With the very same bytes it is left as it is, unless it failed or was cancelled.
+
+    Raises ChangeRequest (`file_in_store`) for a file that stands in the store under another source: a store holds a
+    file once, or its id would name two documents.
     """
     now = int(time.time())
+    source = _only_source(connection, store, file, source)
     found = find_document(connection, store.id, source)
     if found is None:
         values = {
@@ -43,8 +48,6 @@ def put_document(
         connection.execute(sa.insert(schema.documents).values(values))
     else:
         same = found.blob == file.blob and found.filename == file.filename
-        if attributes is not None and dict(attributes) != dict(found.attributes):
-            set_attributes(connection, found, attributes)
         connection.execute(sa.update(schema.documents).where(_documents.id == found.id).values(file_id=file.id))
         if same:
             # What answers goes by the new file too: the old one may be deleted.
@@ -57,7 +60,10 @@ def put_document(
             _restart(connection, found.id, "queued")
     document = find_document(connection, store.id, source)
     assert document is not None
-    return document
+    if attributes is None or dict(attributes) == dict(document.attributes):
+        return document
+    set_attributes(connection, document, attributes)
+    return replace(document, attributes=dict(attributes))
 
 
 def find_document(connection: Connection, store_id: int, source: str) -> Document | None:
@@ -67,14 +73,19 @@ def find_document(connection: Connection, store_id: int, source: str) -> Documen
 
 
 def get_document(connection: Connection, store: Store, file_id: str) -> Document:
-    """The document of a store that stands on this file (public id). Raises NotThere."""
+    """The document of a store that stands on this file (public id). Raises NotThere.
+
+    Of two files, both name it: the one that is to replace what answers, with the state of its ingestion, and the one
+    whose version answers until then, as `completed`.
+    """
     query = _select().where(_documents.store_id == store.id, schema.files.c.public_id == file_id)
     row = connection.execute(query.order_by(_documents.id.desc()).limit(1)).first()
-    if row is None:
+    document = _replaced_document(connection, store, file_id) if row is None else _document(row)
+    if document is None:
         raise NotThere(
             f"The vector store {store.public_id} has no file {file_id!r}.", code="file_not_found", param="file_id"
         )
-    return _document(row)
+    return document
 
 
 def get_documents(connection: Connection, ids: Sequence[int]) -> list[Document]:
@@ -106,23 +117,30 @@ def has_attribute(connection: Connection, store_id: int, key: str) -> bool:
 
 
 def documents_of_file(connection: Connection, file_id: int) -> list[Document]:
-    """Every document that stands on a file, in any store."""
-    return [_document(row) for row in connection.execute(_select().where(_documents.file_id == file_id))]
+    """Every document that stands on a file, in any store, as `get_document` tells of it."""
+    newest = _select().where(_documents.file_id == file_id)
+    replaced = _replaced_documents().where(_versions.file_id == file_id)
+    return [
+        *(_document(row) for row in connection.execute(newest)),
+        *(_document(row) for row in connection.execute(replaced)),
+    ]
 
 
 def set_attributes(connection: Connection, document: Document, attributes: Mapping[str, Scalar]) -> None:
-    """Replace a document's attributes. Views learn it through the change log."""
-    values = {"attributes": dict(attributes), "updated_at": int(time.time())}
+    """Replace a document's attributes: at once where it answers, else from the moment on at which it does.
+
+    Views learn it through the change log.
+    """
+    now = connection.execute(
+        sa.select(_documents.state, _documents.file_id).where(_documents.id == document.id)
+    ).first()
+    at_once = now is None or now.state == "completed" or now.file_id != document.file_id
+    name = "attributes" if at_once else "next_attributes"
+    values = {name: dict(attributes), "updated_at": int(time.time())}
     connection.execute(sa.update(schema.documents).where(_documents.id == document.id).values(values))
-    connection.execute(
-        sa.update(schema.versions)
-        .where(
-            schema.versions.c.document_id == document.id,
-            schema.versions.c.published_seq.is_not(None),
-            schema.versions.c.retired_seq.is_(None),
-        )
-        .values(changed_seq=next_seq(connection, document.store_id))
-    )
+    if at_once:
+        seq = next_seq(connection, document.store_id)
+        connection.execute(sa.update(schema.versions).where(_answers(document.id)).values(changed_seq=seq))
 
 
 def retry(connection: Connection, document: Document) -> bool:
@@ -136,9 +154,15 @@ def cancel(connection: Connection, document: Document) -> bool:
 
 
 def delete_document(connection: Connection, document: Document) -> None:
-    """Forget a document in whatever state it is; what it published is gone from the next query."""
-    connection.execute(sa.delete(schema.documents).where(_documents.id == document.id))
-    _retire(connection, document.id, next_seq(connection, document.store_id))
+    """Forget a document in whatever state it is; what it published is gone from the next query.
+
+    Of one that is told of by the file that is to be replaced, only that file goes: its text answers no longer, and
+    the work on the newer one goes on.
+    """
+    by_newest = sa.and_(_documents.id == document.id, _documents.file_id == document.file_id)
+    whole = connection.execute(sa.delete(schema.documents).where(by_newest)).rowcount == 1
+    gone = _answers(document.id) if whole else sa.and_(_answers(document.id), _versions.file_id == document.file_id)
+    _retire(connection, gone, next_seq(connection, document.store_id))
 
 
 def active_of_batch(connection: Connection, batch: str) -> list[Document]:
@@ -188,10 +212,11 @@ def publish(connection: Connection, document: Document, version_id: int) -> bool
 
     False, and nothing changed, when the attempt is no longer the current one.
     """
-    if not _fenced(connection, document.id, document.attempt, {"state": "completed", "batch": None, "alone": False}):
+    values = {"state": "completed", "batch": None, "alone": False, "attributes": _newest_attributes()}
+    if not _fenced(connection, document.id, document.attempt, {**values, "next_attributes": None}):
         return False
     seq = next_seq(connection, document.store_id)
-    _retire(connection, document.id, seq)
+    _retire(connection, _answers(document.id), seq)
     versions = schema.versions
     flipped = connection.execute(
         sa.update(versions).where(versions.c.id == version_id).values(published_seq=seq)
@@ -231,24 +256,84 @@ def _restart(connection: Connection, document_id: int, state: State, attempt: in
     return connection.execute(statement.values(values)).rowcount == 1
 
 
-def _retire(connection: Connection, document_id: int, seq: int) -> None:
-    versions = schema.versions
-    connection.execute(
-        sa.update(versions)
-        .where(
-            versions.c.document_id == document_id,
-            versions.c.published_seq.is_not(None),
-            versions.c.retired_seq.is_(None),
-        )
-        .values(retired_seq=seq)
+def _retire(connection: Connection, which: sa.ColumnElement[bool], seq: int) -> None:
+    connection.execute(sa.update(schema.versions).where(which).values(retired_seq=seq))
+
+
+def _answers(document_id: int | sa.Column[int]) -> sa.ColumnElement[bool]:
+    """Of the versions, the one of a document that answers."""
+    published = sa.and_(_versions.published_seq.is_not(None), _versions.retired_seq.is_(None))
+    return sa.and_(_versions.document_id == document_id, published)
+
+
+def _newest_attributes() -> sa.ColumnElement[Any]:
+    return sa.func.coalesce(_documents.next_attributes, _documents.attributes)
+
+
+def _only_source(connection: Connection, store: Store, file: File, source: str | None) -> str:
+    newest = sa.select(_documents.source).where(_documents.store_id == store.id, _documents.file_id == file.id)
+    replaced = _replaced_documents().with_only_columns(_documents.source)
+    replaced = replaced.where(_documents.store_id == store.id, _versions.file_id == file.id)
+    held = connection.execute(newest).scalar() or connection.execute(replaced).scalar()
+    if held is None or source in (None, held):
+        return held or source or file.public_id
+    raise ChangeRequest(
+        f"The file {file.public_id} is in the vector store already, as {held!r}. A store holds a file once: upload it "
+        f"again to put it there as {source!r} too.",
+        code="file_in_store",
+        param="source",
+    )
+
+
+def _replaced_document(connection: Connection, store: Store, file_id: str) -> Document | None:
+    query = _replaced_documents().where(_documents.store_id == store.id, schema.files.c.public_id == file_id)
+    row = connection.execute(query).first()
+    return None if row is None else _document(row)
+
+
+def _replaced_documents() -> sa.Select[Any]:
+    """Documents as they were when the version was published that answers until the newest upload takes its place."""
+    size = sa.select(sa.func.count()).where(schema.chunks.c.version_id == _versions.id).scalar_subquery()
+    then: dict[str, sa.ColumnElement[Any]] = {
+        "file_id": _versions.file_id,
+        "attributes": _documents.attributes,
+        "state": sa.literal("completed"),
+        "attempt": _versions.attempt,
+        "alone": sa.false(),
+        "batch": sa.null(),
+        "chunks_total": size,
+        "chunks_done": size,
+        "embedded": sa.literal(0),
+        "embedded_tokens": sa.literal(0),
+        "error_code": sa.null(),
+        "error_message": sa.null(),
+        "created_at": _documents.created_at,
+        "updated_at": _versions.created_at,
+    }
+    return (
+        _columns(then)
+        .join(schema.versions, _answers(_documents.id))
+        .join(schema.files, schema.files.c.id == _versions.file_id)
+        .where(_versions.file_id != _documents.file_id)
     )
 
 
 def _select() -> sa.Select[Any]:
+    """Documents by their newest upload."""
+    newest = {"attributes": _newest_attributes()}
+    return _columns(newest).join(schema.files, schema.files.c.id == _documents.file_id)
+
+
+def _columns(instead: Mapping[str, sa.ColumnElement[Any]]) -> sa.Select[Any]:
+    """What a Document is made of, some columns taken from elsewhere."""
     files = schema.files.c
-    return sa.select(
-        schema.documents, files.public_id.label("file_public_id"), files.filename, files.bytes, files.blob
-    ).join(schema.files, files.id == _documents.file_id)
+    own = [
+        instead.get(column.name, column).label(column.name)
+        for column in schema.documents.c
+        if column is not _documents.next_attributes
+    ]
+    file = files.public_id.label("file_public_id"), files.filename, files.bytes, files.blob
+    return sa.select(*own, *file).select_from(schema.documents)
 
 
 def _document(row: Row[Any]) -> Document:

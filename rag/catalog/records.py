@@ -89,6 +89,15 @@ class Document:
 
 
 @dataclass(frozen=True)
+class Folder:
+    """A folder that was synced into a store: the prefix of its documents' sources, and where it lies."""
+
+    prefix: str
+    host: str
+    path: str
+
+
+@dataclass(frozen=True)
 class Counts:
     """Documents of a store by where they stand."""
 

@@ -136,6 +136,7 @@ documents = _table(
     sa.Column("file_id", Id, sa.ForeignKey("files.id"), nullable=False),
     sa.Column("source", sa.Text, nullable=False),
     sa.Column("attributes", Json, nullable=False),
+    sa.Column("next_attributes", Json),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False, server_default="1"),
     sa.Column("alone", sa.Boolean, nullable=False, server_default=sa.false()),
@@ -159,7 +160,21 @@ documents = _table(
     sa.Index(None, "file_id"),
 )
 """A file in a store. `source` names it within the store (its path under a synced folder, else its file id); `alone`
-keeps a document that was in a batch which died away from others; `embedded` counts vectors computed for it."""
+keeps a document that was in a batch which died away from others; `embedded` counts vectors computed for it.
+`file_id` is the newest upload; until that is published, the version that answers may stand on another one. `attributes`
+are those of what answers, `next_attributes` take their place when the newest upload is published."""
+
+folders = _table(
+    "folders",
+    _id(),
+    sa.Column("store_id", Id, sa.ForeignKey("stores.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("prefix", sa.Text, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.UniqueConstraint("store_id", "prefix"),
+)
+"""Where the documents of a store below a prefix came from: the folder that was synced last, its absolute path on the
+machine of that name. Its only use is to notice another folder of the same name."""
 
 workers = _table(
     "workers",

@@ -111,7 +111,7 @@ def delete_store(connection: Connection, store: Store) -> list[str]:
     texts = list(connection.execute(sa.select(versions.text_blob).where(versions.store_id == store.id)).scalars())
     spaces = sa.select(schema.generations.c.space_id).where(schema.generations.c.store_id == store.id)
     space_ids = list(connection.execute(spaces).scalars())
-    for table in (schema.generations, schema.documents, schema.versions, schema.chunk_sets):
+    for table in (schema.generations, schema.documents, schema.folders, schema.versions, schema.chunk_sets):
         connection.execute(sa.delete(table).where(table.c.store_id == store.id))
     connection.execute(sa.delete(schema.stores).where(schema.stores.c.id == store.id))
     in_use = sa.select(chunks.id).where(chunks.embedding_key == vectors.embedding_key, chunks.tenant == vectors.tenant)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -206,6 +207,95 @@ def test_files_and_patterns_have_stable_names_and_remove_nothing(shared, docs):
     assert shared.error("ingest", f"{docs}/*.pdf", "--store", "single", code=3) == "path_not_found"
 
 
+def folder_of(parent, **texts):
+    folder = parent / "handbook"
+    folder.mkdir(parents=True)
+    for name, text in texts.items():
+        (folder / f"{name}.md").write_text(text)
+    return folder
+
+
+def test_another_folder_of_the_same_name_does_not_take_the_place_of_the_first(shared, tmp_path):
+    texts = {name: f"The {name} of the first house." for name in ("attic", "cellar", "garden", "hall")}
+    ours = folder_of(tmp_path / "ours", **texts)
+    shared.events("ingest", ours, "--store", "houses")
+    same_names = folder_of(tmp_path / "same", **{name: f"Another {name}." for name in texts})
+    less = folder_of(tmp_path / "less", **{name: f"Another {name}." for name in ("attic", "cellar", "garden")})
+    for theirs in (same_names, less):
+        done = shared.run("ingest", theirs, "--store", "houses", code=2)
+        assert str(ours) in done.stderr
+        assert str(theirs) in done.stderr
+        assert shared.error("ingest", theirs, "--store", "houses", code=2) == "another_folder"
+    assert shared.events("ingest", ours, "--store", "houses")[-1]["unchanged"] == 4
+    # Moved, with a small change: much the same is the same folder.
+    moved = ours.parent.rename(tmp_path / "moved") / "handbook"
+    (moved / "hall.md").write_text("The hall was painted.")
+    done = shared.run("ingest", moved, "--store", "houses")
+    assert f"came from {ours} on" in done.stderr
+    assert "1 changed, 3 unchanged" in done.stdout
+    assert "came from" not in shared.run("ingest", moved, "--store", "houses").stderr
+    # A large change of the folder itself is no other folder.
+    for name in texts:
+        (moved / f"{name}.md").write_text(f"The new {name}.")
+    assert shared.events("ingest", moved, "--store", "houses")[-1]["changed"] == 4
+    end = shared.events("ingest", less, "--store", "houses", "--yes")[-1]
+    assert (end["changed"], end["removed"]) == (3, 1)
+    assert shared.error("ingest", moved, "--store", "houses", code=2) == "another_folder"
+
+
+def test_a_file_below_a_synced_folder_is_that_folders_document(shared, docs):
+    shared.events("ingest", docs, "--store", "below")
+    (docs / "cats.md").write_text("# Cats\n\nCats sleep all day.\n")
+    (docs / "new.md").write_text("Newts regrow their tails.\n")
+    (docs / ".hidden.md").write_text("A hidden file that was named.\n")
+    named = docs / "cats.md", docs / "sub" / "dogs.txt", docs / "new.md", docs / ".hidden.md"
+    end = shared.events("ingest", *named, "--store", "below")[-1]
+    assert (end["added"], end["changed"], end["unchanged"]) == (2, 1, 1)
+    sources = {file["source"] for file in shared.json("files", "below")}
+    synced = {"docs/cats.md", "docs/new.md", "docs/sub/dogs.txt", "docs/sub/owls.txt", "docs/trout.txt"}
+    assert sources == {*synced, str(docs / ".hidden.md")}
+    end = shared.events("ingest", docs, docs / "cats.md", "--store", "below")[-1]
+    assert (end["added"], end["changed"], end["unchanged"], end["removed"]) == (0, 0, 5, 0)
+
+
+def test_a_pattern_takes_folders_as_the_shell_does(shared, docs):
+    end = shared.events("ingest", f"{docs}/*", "--store", "quoted")[-1]
+    assert end["added"] == 4
+    unquoted = shared.events("ingest", *sorted(docs.glob("*")), "--store", "quoted")[-1]
+    assert (unquoted["added"], unquoted["unchanged"]) == (0, 4)
+    sources = {file["source"] for file in shared.json("files", "quoted")}
+    assert sources == {str(docs / "cats.md"), str(docs / "trout.txt"), "sub/dogs.txt", "sub/owls.txt"}
+    assert shared.events("ingest", f"{docs}/s*", "--store", "only folders")[-1]["added"] == 2
+    assert shared.events("ingest", f"{docs}/**", "--store", "all below")[-1]["added"] == 4
+    assert {file["source"].split("/")[0] for file in shared.json("files", "all below")} == {"docs"}
+
+
+def test_two_who_ingest_one_folder_at_once_are_each_told_of_every_document(shared, tmp_path):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for n in range(40):
+        (folder / f"{n}.txt").write_text(f"Text number {n} about herons." if n else "")
+    rag = Rag(tmp_path, tmp_path / "nothing", RAG_API_KEY=KEY, RAG_URL=shared.variables["RAG_URL"])
+    with ThreadPoolExecutor(2) as threads:
+        runs = list(threads.map(lambda _: rag.events("ingest", folder, "--store", "both", code=1)[-1], range(2)))
+    for end in runs:
+        assert (end["completed"], [failed["source"] for failed in end["failed"]]) == (39, ["many/0.txt"])
+    assert len(shared.json("files", "both")) == 40
+
+
+def test_another_embedder_for_a_store_that_is_there_is_refused_by_name(shared, docs):
+    made = shared.json("stores", "create", "spaces")
+    assert made["embedder"] == "toy-384"
+    for store in ("spaces", made["id"]):
+        assert shared.error("ingest", docs, "--store", store, "--embedder", "nobody", code=2) == "unknown_name"
+        done = shared.run("ingest", docs, "--store", store, "--embedder", "toy-384-b", code=2)
+        assert "toy-384 " in done.stderr
+        assert "toy-384-b " in done.stderr
+    assert shared.json("files", "spaces") == []
+    assert shared.events("ingest", docs, "--store", made["id"], "--embedder", "toy-384")[-1]["completed"] == 4
+    assert shared.error("ingest", docs, "--store", "vs_" + "0" * 24, code=3) == "vector_store_not_found"
+
+
 def test_failures_are_listed_retried_and_deleted(shared, docs):
     (docs / "empty.txt").write_text("")
     (docs / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
@@ -268,11 +358,17 @@ def test_errors_say_what_to_do_in_the_code_of_their_family(shared, tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        assert rag.error("stores", "--url", f"http://127.0.0.1:{port}", code=4) == "server_unreachable"
+        dead = f"http://127.0.0.1:{port}"
+        assert rag.error("stores", "--url", dead, code=4) == "server_unreachable"
+        rows = [check for check in rag.json("doctor", "--url", dead, code=1)["checks"] if check["ok"] is False]
+        assert [(row["part"], row["name"]) for row in rows] == [("server", "server_unreachable")]
     assert rag.error("stores", "--url", "localhost:8000", code=2) == "bad_url"
     in_use = url.rsplit(":", 1)[1]
     assert Rag(tmp_path, tmp_path / "data").error("serve", "--port", in_use, code=2) == "address_unavailable"
     assert RagHere(tmp_path, tmp_path).error("serve", "--host", "0.0.0.0", code=2) == "key_required"
+    assert rag.error("serve", "--url", "http://x", code=2) == "not_remote"
+    in_passing = RagHere(tmp_path, tmp_path, RAG_URL="http://x")
+    assert in_passing.error("serve", "--host", "0.0.0.0", code=2) == "key_required"
     (tmp_path / "file").write_text("")
     assert rag.error("status", "--data", tmp_path / "file", code=4) == "data_unavailable"
     rag_in_the_way = Rag(tmp_path, tmp_path / "file")

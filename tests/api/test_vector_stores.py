@@ -230,6 +230,35 @@ def test_attributes_are_replaced_and_filter_the_next_search(http: httpx.Client) 
     http.delete(f"/v1/vector_stores/{store}")
 
 
+def test_a_hit_is_found_by_its_file_while_its_replacement_is_not_complete(http: httpx.Client, bad_file: Path) -> None:
+    store = _new_store(http, name="replacing")["id"]
+    path = f"/v1/vector_stores/{store}/files"
+    good = upload(http, "a.txt", "The heron stands in the water.")
+    http.post(path, json={"file_id": good, "source": "a", "owned": True, "attributes": {"v": 1}})
+    assert finished(http, store, good)["status"] == "completed"
+    bad = upload(http, bad_file.name, bad_file.read_bytes())
+    http.post(path, json={"file_id": bad, "source": "a", "owned": True, "attributes": {"v": 2}})
+    assert finished(http, store, bad)["status"] == "failed"
+
+    (hit,) = http.post(f"/v1/vector_stores/{store}/search", json={"query": "heron"}).json()["data"]
+    assert (hit["file_id"], hit["attributes"]) == (good, {"v": 1})
+    answering = http.get(f"{path}/{good}").json()
+    assert (answering["id"], answering["status"], answering["attributes"]) == (good, "completed", {"v": 1})
+    assert "heron" in http.get(f"{path}/{good}/content").json()["data"][0]["text"]
+    assert http.get(f"/v1/files/{good}/content").text == "The heron stands in the water."
+    assert http.get(f"{path}/{bad}").json()["attributes"] == {"v": 2}
+    refused(http.get(f"{path}/{bad}/content"), 404, "content_not_available", "file_id")
+    assert [row["id"] for row in http.get(path).json()["data"]] == [bad]
+    refused(http.post(path, json={"file_id": good, "source": "b"}), 400, "file_in_store", "source")
+
+    assert http.delete(f"{path}/{good}").json()["id"] == good
+    assert http.post(f"/v1/vector_stores/{store}/search", json={"query": "heron"}).json()["data"] == []
+    refused(http.get(f"{path}/{good}"), 404, "file_not_found", "file_id")
+    refused(http.get(f"/v1/files/{good}"), 404, "file_not_found", "file_id")
+    assert http.get(f"{path}/{bad}").json()["status"] == "failed"
+    http.delete(f"/v1/vector_stores/{store}")
+
+
 @pytest.mark.parametrize(
     "attributes",
     [

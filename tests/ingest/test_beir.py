@@ -93,6 +93,13 @@ def test_a_limit_keeps_the_questions_that_can_still_be_answered(folder):
     limited = read_beir(folder, limit_documents=2)
     assert [line.id for line in limited.corpus] == ["cat/1", "dog#2"]
     assert set(limited.queries) == set(limited.qrels) == {"q1", "q2"}
+    assert limited.left_out == 0
+
+
+def test_judgements_of_questions_that_are_not_there_are_left_out_and_counted(folder):
+    write_lines(folder / "queries.jsonl", [{"_id": "q3", "text": QUERIES["q3"]}])
+    cut = read_beir(folder)
+    assert (set(cut.queries), set(cut.qrels), cut.left_out) == ({"q3"}, {"q3"}, 3)
 
 
 def test_the_folder_form_of_the_original(folder):
@@ -109,7 +116,7 @@ def test_the_folder_form_of_the_original(folder):
         ("corpus.jsonl", '{"_id": 7, "text": "x"}\n', "no text in '_id'"),
         ("corpus.jsonl", '["a"]\n', "not a JSON object"),
         ("corpus.jsonl", "", "has 0 documents"),
-        ("queries.jsonl", '{"_id": "q9", "text": "x"}\n', "which queries.jsonl lacks"),
+        ("queries.jsonl", '{"_id": "q9", "text": "x"}\n', "0 questions"),
         ("qrels.tsv", "q1 cat/1 1\n", "between tabs"),
         ("qrels.tsv", "q1\tcat/1\t0\n", "0 questions"),
         ("qrels.tsv", None, "There is no file"),

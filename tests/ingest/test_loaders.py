@@ -244,6 +244,8 @@ def test_pdf_pages_paragraphs_and_headings(tmp_path: Path) -> None:
 
 def test_pdf_failures_have_their_codes(tmp_path: Path) -> None:
     assert code_of(tmp_path, "a.pdf", pdf([])) == "invalid_file"
+    with pytest.raises(DocumentFailure, match=r"^The PDF has no pages\.$"):
+        parse(tmp_path, "a.pdf", pdf([]))
     assert code_of(tmp_path, "a.pdf", pdf(["0 0 100 100 re f"])) == "no_text"
     assert code_of(tmp_path, "a.pdf", b"%PDF-1.4\ntruncated") == "invalid_file"
 
@@ -630,6 +632,10 @@ def test_pandoc(tmp_path: Path, name: str, source: str, monkeypatch: pytest.Monk
 def test_rtf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert parse(tmp_path, "a.rtf", r"{\rtf1\ansi First\par Gr\'fc\'dfe {\b bold}\par}").text == "First\n\nGrüße bold"
+    russian = (
+        rb"{\rtf1\ansi\ansicpg1252{\fonttbl{\f1\fcharset204 Arial;}}\par{\f1 \'d3\'e2\'e0\'e6\'e0\'e5\'ec\'fb\'e9}}"
+    )
+    assert parse(tmp_path, "a.rtf", russian).text == "Уважаемый"
 
 
 @pytest.mark.parametrize(

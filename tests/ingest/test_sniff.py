@@ -89,6 +89,13 @@ def test_nothing_backtracks(tmp_path: Path, data: bytes) -> None:
         ("a.pdf", b"\x89PNG\r\n\x1a\n" + b"\0" * 50, "unsupported_file", "OCR"),
         ("a.docx", b"PK\x03\x04 cut short", "invalid_file", "damaged"),
         ("a.zip", zipped("a.txt"), "unsupported_file", "Unpack"),
+        (
+            "a.numbers",
+            zipped("QuickLook/Thumbnail.jpg", "buildVersionHistory.plist", "index.xml"),
+            "unsupported_file",
+            "PDF",
+        ),
+        ("a.pages", zipped("Index/Document.iwa"), "unsupported_file", "an Apple iWork document"),
         ("a.ods", zipped(mimetype="application/vnd.oasis.opendocument.spreadsheet"), "unsupported_file", "XLSX"),
         ("a.doc", ole("WordDocument"), "unsupported_file", "DOCX"),
         ("a.xls", ole("Workbook"), "unsupported_file", "XLSX"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from indexes.errors import ChangeRequest, NotThere
-from ingest.sync import Scan, ScannedFile, Skipped, plan, scan, scan_file
+from ingest.sync import Scan, ScannedFile, Skipped, place_below, plan, scan, scan_file
 
 NOBODY = 65534
 
@@ -176,7 +176,17 @@ def test_more_than_a_third_is_much(held, gone, much):
     )
     todo = plan(Scan(Path("docs"), "docs/", there, (), (), 0), stored)
     assert len(todo.remove) == gone
-    assert todo.removes_much is much
+    assert todo.removes_much is todo.changes_much is much
+    other = tuple(ScannedFile(Path("x"), f"docs/{n}", "2" if n < gone else "1", 1) for n in range(held))
+    todo = plan(Scan(Path("docs"), "docs/", other, (), (), 0), stored)
+    assert (len(todo.replace), todo.removes_much, todo.changes_much) == (gone, False, much)
+
+
+def test_the_place_of_a_file_below_a_folder():
+    docs = Path("/a/docs")
+    assert place_below(docs, Path("/a/docs/b/c ü.md")) == "b/c ü.md"
+    for elsewhere in ("/a/docs", "/a/docs2/b.md", "/a/b.md", "/a/docs/.git/b.md", "/a/docs/.b.md"):
+        assert place_below(docs, Path(elsewhere)) is None
 
 
 def test_a_single_file_is_named_by_its_whole_path(folder, monkeypatch):

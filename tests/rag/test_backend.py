@@ -17,6 +17,7 @@ from tests.backends import toy_settings
     ("setting", "value", "code"),
     [
         ("embedder", "nobody", "unknown_name"),
+        ("model", "nobody", "model_not_found"),
         ("vector_index", "nosuch", "unknown_name"),
         ("keyword_index", "nosuch", "unknown_name"),
         ("prompts", Path("/no/such/folder"), "no_such_folder"),

@@ -16,6 +16,7 @@ from rag.catalog import batches, changes, chunks, documents, files, purge, schem
 from rag.catalog.chunks import NewChunk
 from rag.catalog.database import Database, open_database
 from rag.catalog.records import Document, PageRequest, Store
+from rag.context import Scalar
 from rag.spaces import Space
 
 TENANT = "default"
@@ -170,6 +171,137 @@ def test_a_replacement_flips_in_one_step(database: Database, store: Store) -> No
         everything = changes.read_changes(connection, store.id, 0)
         assert everything is not None
         assert (list(everything.published), list(everything.retired)) == ([new], [])
+
+
+def attach(
+    database: Database, store: Store, source: str | None, blob: str, attributes: dict[str, Scalar] | None = None
+) -> Document:
+    with database.write() as connection:
+        file = files.add_file(connection, TENANT, "a.txt", "assistants", StoredBlob(blob * 64, 3))
+        files.own_file(connection, file.id)
+        return documents.put_document(connection, store, file, source, attributes)
+
+
+def answering(database: Database, store: Store) -> tuple[list[int], dict[int, object]]:
+    """The versions that answer, and the attributes that a view would filter by."""
+    with database.read() as connection:
+        ids = [d.id for d in documents.list_documents(connection, store, PageRequest()).rows]
+        return changes.visible_versions(connection, store.id), dict(changes.read_attributes(connection, ids))
+
+
+@pytest.mark.parametrize("end", ["published", "failed", "cancelled"])
+def test_new_attributes_take_effect_with_the_text_that_they_came_with(
+    database: Database, store: Store, end: str
+) -> None:
+    first = attach(database, store, "a", "1", {"v": 1})
+    old = complete(database, first, ["one"])
+    second = attach(database, store, "a", "2", {"v": 2})
+    assert (second.attributes, reload(database, second).attributes) == ({"v": 2}, {"v": 2})
+    assert answering(database, store) == ([old], {first.id: {"v": 1}})
+    with database.write() as connection:
+        documents.set_attributes(connection, second, {"v": 3})
+        documents.set_attributes(connection, documents.get_document(connection, store, first.file_public_id), {"v": 0})
+    assert answering(database, store) == ([old], {first.id: {"v": 0}})
+    if end == "published":
+        new = complete(database, second, ["two"], blob="b" * 64)
+        assert answering(database, store) == ([new], {first.id: {"v": 3}})
+        with database.write() as connection:
+            documents.set_attributes(connection, second, {"v": 4})
+        assert answering(database, store) == ([new], {first.id: {"v": 4}})
+        return
+    with database.write() as connection:
+        if end == "failed":
+            documents.fail(connection, second.id, second.attempt, "empty", "nothing")
+        else:
+            documents.cancel(connection, second)
+    assert answering(database, store) == ([old], {first.id: {"v": 0}})
+    third = attach(database, store, "a", "3")
+    new = complete(database, third, ["three"], blob="c" * 64)
+    assert answering(database, store) == ([new], {first.id: {"v": 3}})
+
+
+def test_what_answers_is_found_by_its_file_until_it_is_replaced(database: Database, store: Store) -> None:
+    first = attach(database, store, "a", "1", {"v": 1})
+    old = complete(database, first, ["one", "two"])
+    second = attach(database, store, "a", "2", {"v": 2})
+    with database.read() as connection:
+        before = documents.get_document(connection, store, first.file_public_id)
+        after = documents.get_document(connection, store, second.file_public_id)
+        assert (before.state, before.blob, before.attributes, before.chunks_total) == (
+            "completed",
+            "1" * 64,
+            {"v": 1},
+            2,
+        )
+        assert (after.state, after.blob, after.attributes, after.chunks_total) == ("queued", "2" * 64, {"v": 2}, 0)
+        version = chunks.published_version(connection, before)
+        assert version is not None
+        assert version.id == old
+        assert chunks.published_version(connection, after) is None
+        assert [d.id for d in documents.documents_of_file(connection, first.file_id)] == [first.id]
+        assert [d.file_id for d in documents.list_documents(connection, store, PageRequest()).rows] == [second.file_id]
+        assert files.orphans(connection) == []
+    new = complete(database, second, ["three"], blob="b" * 64)
+    with database.read() as connection:
+        with pytest.raises(NotThere):
+            documents.get_document(connection, store, first.file_public_id)
+        version = chunks.published_version(connection, reload(database, second))
+        assert version is not None
+        assert version.id == new
+
+
+@pytest.mark.parametrize("which", ["old", "new"])
+def test_deleting_by_the_old_file_takes_its_text_and_by_the_new_one_everything(
+    database: Database, store: Store, which: str
+) -> None:
+    first = attach(database, store, "a", "1")
+    complete(database, first, ["one"])
+    second = attach(database, store, "a", "2")
+    gone = first if which == "old" else second
+    with database.write() as connection:
+        for document in documents.documents_of_file(connection, gone.file_id):
+            documents.delete_document(connection, document)
+    with database.write() as connection:
+        assert changes.visible_versions(connection, store.id) == []
+        for version in purge.purgeable_versions(connection):
+            purge.purge_version(connection, version)
+        left = documents.list_documents(connection, store, PageRequest()).rows
+        orphans = {file.id for file in files.orphans(connection)}
+    if which == "old":
+        assert [(d.file_id, d.state) for d in left] == [(second.file_id, "queued")]
+        assert orphans == {first.file_id}
+        complete(database, second, ["two"], blob="b" * 64)
+    else:
+        assert left == []
+        assert orphans == {first.file_id, second.file_id}
+
+
+def test_a_deletion_that_comes_after_the_flip_leaves_the_new_text(database: Database, store: Store) -> None:
+    first = attach(database, store, "a", "1")
+    complete(database, first, ["one"])
+    second = attach(database, store, "a", "2")
+    with database.read() as connection:
+        before = documents.get_document(connection, store, first.file_public_id)
+    new = complete(database, second, ["two"], blob="b" * 64)
+    with database.write() as connection:
+        documents.delete_document(connection, before)
+    assert answering(database, store)[0] == [new]
+
+
+def test_a_store_holds_a_file_once(database: Database, store: Store) -> None:
+    first = attach(database, store, "a", "1")
+    complete(database, first, ["one"])
+    second = attach(database, store, "a", "2")
+    with database.write() as connection:
+        other = stores.create_store(connection, TENANT, "other")
+        for document in (first, second):
+            file = files.get_file(connection, TENANT, document.file_public_id)
+            with pytest.raises(ChangeRequest, match="'a'") as caught:
+                documents.put_document(connection, store, file, "b", None)
+            assert caught.value.code == "file_in_store"
+            assert documents.put_document(connection, other, file, file.public_id, None).source == file.public_id
+        again = documents.put_document(connection, store, file, None, None)
+        assert (again.id, again.source, again.state) == (second.id, "a", "queued")
 
 
 def test_the_same_bytes_again_are_no_work_unless_they_failed(database: Database, store: Store) -> None:
