@@ -70,6 +70,7 @@ class Runner:
         self._parsers: ParserPool | None = None
         self._begun = 0
         self._told: set[type[Exception]] = set()
+        self._warned = ""
         self.fault: Exception | None = None
         """Why the jobs do not run here although no other process runs them; None when they do or need not."""
         self.ready = Event()
@@ -100,7 +101,9 @@ class Runner:
                     self._beat()
                     self._look()
                 except RagError as error:
-                    log.warning("looking for work failed: %s", error)
+                    if error.message != self._warned:  # a move, say, lasts many looks
+                        self._warned = error.message
+                        log.warning("looking for work failed: %s", error)
                 except Exception:  # of DBOS's database, say: what waits must not wait for a restart
                     log.exception("looking for work failed")
                 self._backend.work_waiting.wait(LOOK_EVERY)
