@@ -297,6 +297,28 @@ def move(
     commands.run(call, to_data, places, cancel=cancel)
 
 
+@command(app, name="export")
+def export_store(
+    call: Call, store: Store, file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file, as notes.zip.")]
+) -> None:
+    """Write a store to one file: documents, chunks and vectors as they are at this moment."""
+    from api.commands import archive
+
+    archive.export_store(call, store, file)
+
+
+@command(app, name="import")
+def import_store(
+    call: Call,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `rag export` wrote.")],
+    name: Annotated[str | None, typer.Option(help="The new store's name; else the exported one's.")] = None,
+) -> None:
+    """Make a store of such a file. Nothing is embedded again."""
+    from api.commands import archive
+
+    archive.import_store(call, file, name)
+
+
 @command(app)
 def doctor(call: Call) -> None:
     """Show what is installed, what resolves, what is missing, and where every setting came from."""

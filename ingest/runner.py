@@ -22,6 +22,7 @@ from threading import Event, Lock, Thread
 from typing import IO, Any
 
 from indexes.errors import RagError, TryLater
+from ingest.importing import sweep_imports
 from ingest.intake import sweep, sweep_blobs
 from ingest.pipeline import Pipeline, is_passing
 from ingest.sandbox import ParseLimits, ParserPool
@@ -160,6 +161,7 @@ class Runner:
         self._parsers = ParserPool(limits, self._backend.folder / "scratch", settings.parser_processes)
         self._pipeline = Pipeline(self._backend, self._parsers, self._stop)
         self._backend.blobs.sweep_incoming()
+        sweep_imports(self._backend)
         sweep(self._backend)
         sweep_blobs(self._backend)
         _launch_dbos(_jobs_url(self._backend), settings.concurrent_batches)

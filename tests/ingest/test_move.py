@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from rag.catalog.database import Database, incarnation, open_database
 from rag.retrieve import SearchOptions, retrieve
 from rag.settings import Settings, secret
 from tests.backends import add_text, all_documents, open_backend, toy_settings, wait_until_idle
+from tests.postgres import Postgres
 
 WORDS = ["kettle", "boat", "lamp", "library", "cheese", "orbit", "violin", "granite"]
 QUESTIONS = [f"{a} {b}" for a in WORDS for b in WORDS if a < b]
@@ -58,26 +60,48 @@ def fill(settings: Settings, documents: int = 12) -> None:
         add_text(backend, backend.find_store("houses"), "waiting.md", text_of(102))
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder of a filled installation, to be copied."""
+    made = tmp_path_factory.mktemp("filled") / "data"
+    fill(toy_settings(made, ingest__chunk_tokens=32))
+    return made
+
+
+@pytest.fixture(scope="module")
+def server(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The database and the data folder of another one, over PostgreSQL, to be copied."""
+    made = tmp_path_factory.mktemp("filled") / "data"
+    with postgres.database() as url:
+        fill(toy_settings(made, catalog=url, ingest__chunk_tokens=32))
+        yield url.rpartition("/")[2], made
+
+
 @pytest.fixture(params=["sqlite-sqlite", "sqlite-postgresql", "postgresql-sqlite"])
 def ends(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Settings, Settings]]:
     """A filled installation and the settings of an empty one."""
+    source, target = request.param.split("-")
+    places: dict[str, str] = {}
     with ExitStack() as stack:
-        both = []
-        for name, kind in zip(("source", "target"), request.param.split("-"), strict=True):
-            place = {}
-            if kind == "postgresql":
-                place["catalog"] = stack.enter_context(request.getfixturevalue("postgres").database())
-            both.append(toy_settings(tmp_path / name, **place))
-        fill(both[0])
-        yield both[0], both[1]
+        if source == "postgresql":
+            database, data = request.getfixturevalue("server")
+            places["source"] = stack.enter_context(request.getfixturevalue("postgres").database(like=database))
+        else:
+            data = request.getfixturevalue("folder")
+        if target == "postgresql":
+            places["target"] = stack.enter_context(request.getfixturevalue("postgres").database())
+        shutil.copytree(data, tmp_path / "source")
+        yield (
+            toy_settings(tmp_path / "source", catalog=places.get("source")),
+            toy_settings(tmp_path / "target", catalog=places.get("target")),
+        )
 
 
 @pytest.fixture
-def simple(tmp_path: Path) -> tuple[Settings, Settings]:
+def simple(folder: Path, tmp_path: Path) -> tuple[Settings, Settings]:
     """A filled installation and an empty one, each in a folder."""
-    source = toy_settings(tmp_path / "source")
-    fill(source)
-    return source, toy_settings(tmp_path / "target")
+    shutil.copytree(folder, tmp_path / "source")
+    return toy_settings(tmp_path / "source"), toy_settings(tmp_path / "target")
 
 
 def database(settings: Settings, *, mover: bool = True) -> Database:
@@ -332,8 +356,8 @@ def test_a_move_that_is_killed_goes_on(ends: tuple[Settings, Settings], stage: s
     told: list[str] = []
     move.move(source, target, lambda stage, done, total: told.append(stage))
     assert everything(target) == before
-    with pytest.raises(ChangeRequest):
-        database(source, mover=False).write().__enter__()
+    with closing(database(source, mover=False)) as opened, pytest.raises(ChangeRequest), opened.write():
+        pytest.fail("the source has moved")
     assert told
 
 
@@ -475,7 +499,7 @@ def test_a_full_disk_is_told_and_the_move_goes_on_after_it(simple: tuple[Setting
 
 
 def test_a_server_that_breaks_off_is_asked_again(
-    simple: tuple[Settings, Settings], postgres: Any, tmp_path: Path
+    simple: tuple[Settings, Settings], postgres: Postgres, tmp_path: Path
 ) -> None:
     source, _ = simple
     before = everything(source)
@@ -494,7 +518,7 @@ def test_a_server_that_breaks_off_is_asked_again(
         assert everything(target) == before
 
 
-def test_the_mark_says_no_secrets(simple: tuple[Settings, Settings], postgres: Any, tmp_path: Path) -> None:
+def test_the_mark_says_no_secrets(simple: tuple[Settings, Settings], postgres: Postgres, tmp_path: Path) -> None:
     source, _ = simple
     with postgres.database() as url:
         target = move.target_settings(source, catalog=url)
