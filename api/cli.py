@@ -276,6 +276,50 @@ def eval_beir(
 
 
 @command(app)
+def move(
+    call: Call,
+    to_data: Annotated[Path | None, typer.Option(help="A new data folder, catalog and blobs in it.")] = None,
+    to_catalog: Annotated[str | None, typer.Option(help="The new catalog: sqlite:///path, postgresql://…")] = None,
+    to_blobs: Annotated[str | None, typer.Option(help="The new blob store: file:///folder, s3://…")] = None,
+    to_vector_index: Annotated[str | None, typer.Option(help="The new vector index.")] = None,
+    to_keyword_index: Annotated[str | None, typer.Option(help="The new keyword index.")] = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Give up a move that has not finished.")] = False,
+) -> None:
+    """Move to another catalog, blob store or index engine. Started again, it goes on where it was."""
+    from api.commands import move as commands
+
+    places = {
+        "catalog": to_catalog,
+        "blobs": to_blobs,
+        "vector_index": to_vector_index,
+        "keyword_index": to_keyword_index,
+    }
+    commands.run(call, to_data, places, cancel=cancel)
+
+
+@command(app, name="export")
+def export_store(
+    call: Call, store: Store, file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file, as notes.zip.")]
+) -> None:
+    """Write a store to one file: documents, chunks and vectors as they are at this moment."""
+    from api.commands import archive
+
+    archive.export_store(call, store, file)
+
+
+@command(app, name="import")
+def import_store(
+    call: Call,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `rag export` wrote.")],
+    name: Annotated[str | None, typer.Option(help="The new store's name; else the exported one's.")] = None,
+) -> None:
+    """Make a store of such a file. Nothing is embedded again."""
+    from api.commands import archive
+
+    archive.import_store(call, file, name)
+
+
+@command(app)
 def doctor(call: Call) -> None:
     """Show what is installed, what resolves, what is missing, and where every setting came from."""
     from api.commands import doctor as commands

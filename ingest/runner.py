@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from indexes.errors import RagError, TryLater
 from ingest import indexing
+from ingest.importing import sweep_imports
 from ingest.intake import sweep, sweep_blobs
 from ingest.pipeline import Pipeline, is_passing
 from ingest.sandbox import ParseLimits, ParserPool
@@ -73,6 +74,7 @@ class Runner:
         self._begun = 0
         self._settled = 0.0
         self._told: set[type[Exception]] = set()
+        self._warned = ""
         self.fault: Exception | None = None
         """Why the jobs do not run here although no other process runs them; None when they do or need not."""
         self.ready = Event()
@@ -103,7 +105,9 @@ class Runner:
                     self._look()
                     self._settle()
                 except RagError as error:
-                    log.warning("looking for work failed: %s", error)
+                    if error.message != self._warned:  # a move, say, lasts many looks
+                        self._warned = error.message
+                        log.warning("looking for work failed: %s", error)
                 except Exception:  # of DBOS's database, say: what waits must not wait for a restart
                     log.exception("looking for work failed")
                 self._backend.work_waiting.wait(LOOK_EVERY)
@@ -160,6 +164,7 @@ class Runner:
         self._parsers = ParserPool(limits, self._backend.folder / "scratch", settings.parser_processes)
         self._pipeline = Pipeline(self._backend, self._parsers, self._stop)
         self._backend.blobs.sweep_incoming()
+        sweep_imports(self._backend)
         sweep(self._backend)
         sweep_blobs(self._backend)
         try:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from indexes import require_keyword_index, require_vector_index
 from indexes.errors import ChangeRequest, TryLater, Unsupported
 from rag.blobs import BlobStore, open_blobs, require_blobs
+from rag.blobs import place_of as blobs_place
 from rag.catalog import stores
 from rag.catalog.database import Database, open_database
 from rag.catalog.engines import parse_url
@@ -68,10 +69,11 @@ class Backend:
         for setting in NAMING_SETTINGS:
             require_named(settings, setting)
         require_together(settings.vector_index, settings.keyword_index)
-        self.folder = _usable(settings.data)
+        self.folder = usable_folder(settings.data)
         self.models = ModelRegistry(settings.models, default=settings.model)
         self.database: Database = open_database(self.folder, secret(settings.catalog))
         self.blobs: BlobStore = open_blobs(self.folder, secret(settings.blobs))
+        self.database.blobs = blobs_place(secret(settings.blobs))
         self.texts = Texts(self.blobs)
         self.views = Views(self.database, self.folder / "views", self.space, settings.views.memory_mb << 20)
         self.remotes = RemoteIndexes(
@@ -208,7 +210,8 @@ def require_named(settings: Settings, setting: str) -> None:
         raise type(error)(message, code=error.code, param=setting) from error
 
 
-def _usable(folder: Path) -> Path:
+def usable_folder(folder: Path) -> Path:
+    """A data folder, made where it is absent. Raises TryLater (`data_unavailable`) when it cannot be used."""
     folder = folder.expanduser().resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)

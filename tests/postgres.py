@@ -45,10 +45,10 @@ class Postgres:
             connection.execute(statement.encode())
 
     @contextmanager
-    def database(self) -> Iterator[str]:
-        """The URL of a database of its own."""
+    def database(self, like: str = "template1") -> Iterator[str]:
+        """The URL of a database of its own: a copy of the one named, to which nobody may be connected."""
         name = f"test_{secrets.token_hex(6)}"
-        self.run(f"CREATE DATABASE {name}")
+        self.run(f"CREATE DATABASE {name} TEMPLATE {like}")
         try:
             yield self.url(name)
         finally:

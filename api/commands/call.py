@@ -40,6 +40,14 @@ def settings_of(call: Call, flags: Mapping[str, Any] | None = None) -> Settings:
     return load_settings(call.config, flags={"data": call.data, "server.api_key": call.key, **(flags or {})})
 
 
+def require_here(call: Call, what: str) -> None:
+    """Refuse `--url` for what runs in this process only. Raises ChangeRequest (`not_remote`)."""
+    from indexes.errors import ChangeRequest
+
+    if call.url is not None:
+        raise ChangeRequest(f"{what} runs in this process, over its own settings: leave --url out.", code="not_remote")
+
+
 def open_client(call: Call, *, jobs: bool = False) -> AbstractContextManager[Client]:
     """A client of the server that the call names, else of one in this process; `jobs` lets that one do the work."""
     from api.client import local_client, remote_client

@@ -45,6 +45,7 @@ PACKAGES = (
     "uvicorn",
 )
 OPTIONAL = {
+    "pyarrow": "for `rag export` and `rag import`: pip install 'rag[archive]'",
     "qdrant-client": "for the index `qdrant`: pip install 'rag[qdrant]'",
     "s3fs": "for blobs at s3://: pip install 'rag[s3]'",
 }

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from api.client import Json
-from api.commands.call import Call, settings_of
+from api.commands.call import Call, require_here, settings_of
 from api.commands.output import note, print_json, print_text
-from indexes.errors import ChangeRequest
-from ingest.beir import BeirReport, Progress, read_beir, run_beir
+from api.commands.progress import stages
+from ingest.beir import BeirReport, read_beir, run_beir
 from rag.retrieve import Mode
 
 
@@ -21,15 +18,12 @@ def run(
     call: Call, folder: Path, *, embedder: str | None, mode: Mode | None, limit_documents: int | None, keep: bool
 ) -> None:
     """Take the set into a scratch data folder, ask its questions, print what comes of it."""
-    if call.url is not None:
-        raise ChangeRequest(
-            "An evaluation runs in this process, on a folder of its own: leave --url out.", code="not_remote"
-        )
+    require_here(call, "An evaluation")
     dataset = read_beir(folder, limit_documents)
     settings = settings_of(call)
     scratch = Path(tempfile.mkdtemp(prefix="rag-eval-"))
     try:
-        with _bars(shown=not call.json and sys.stderr.isatty()) as progress:
+        with stages(as_json=call.json) as progress:
             report = run_beir(
                 settings.model_copy(update={"data": scratch}), dataset, embedder=embedder, mode=mode, progress=progress
             )
@@ -92,21 +86,3 @@ def _print(report: BeirReport) -> None:
 
 def _shown(measure: str) -> str:
     return {"R@100": "recall@100", "RR@10": "MRR@10"}.get(measure, measure)
-
-
-@contextmanager
-def _bars(*, shown: bool) -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Bars(*columns, console=Console(stderr=True), disable=not shown, transient=True) as bars:
-        tasks: dict[str, int] = {}
-
-        def tell(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done)  # type: ignore[arg-type]
-
-        yield tell

@@ -1,10 +1,11 @@
-"""The progress of an ingestion: a bar on stderr for people, events on stdout for machines."""
+"""The progress of long work: bars on stderr for people, events on stdout for machines."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -80,3 +81,25 @@ class Bar:
             self._last_event = now
             event = {"event": "progress", "stage": stage, "done": done, "total": self._total, "embedded_tokens": tokens}
             print_json(event, one_line=True)
+
+
+@contextmanager
+def stages(*, as_json: bool, events: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """What to tell of work in stages: which one, and how much of it is done of how much. A bar for each stage, or,
+    with `as_json`, `events`."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    shown = not as_json and sys.stderr.isatty()
+    with Progress(*columns, console=Console(stderr=True), disable=not shown, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def tell(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done)
+            if as_json and events:
+                print_json({"event": "progress", "stage": stage, "done": done, "total": total}, one_line=True)
+
+        yield tell

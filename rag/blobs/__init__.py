@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from indexes.errors import ChangeRequest, NotThere, TryLater
 
@@ -121,6 +121,14 @@ def shown_url(url: str) -> str:
     """A blob store's URL as it may be shown: without user, password and options."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def place_of(url: str | None) -> str:
+    """What tells one blob store from another, and may be shown: the URL without secrets, with the server's address."""
+    if url is None:
+        return "blobs in the data folder"
+    endpoint = dict(parse_qsl(urlsplit(url).query)).get("endpoint_url")
+    return shown_url(url) + (f"?endpoint_url={shown_url(endpoint)}" if endpoint else "")
 
 
 def read_blob(blobs: BlobStore, key: str) -> bytes:

@@ -145,6 +145,11 @@ def count_open(connection: Connection) -> int:
     return int(connection.execute(query).scalar_one())
 
 
+def release_all(connection: Connection) -> None:
+    """Take every batch from its worker, so that it is adopted and begun again."""
+    connection.execute(sa.update(schema.batches).values(worker_id=None))
+
+
 def anything_ownerless(connection: Connection) -> bool:
     """Whether a batch is to be adopted."""
     query = sa.select(_batches.id).where(_batches.worker_id.is_(None)).limit(1)

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from indexes.errors import ChangeRequest, TryLater
-from rag.catalog import schema
+from rag.catalog import moves, schema
 from rag.catalog.engines import KINDS, parse_url, shown_url
 
 
@@ -27,6 +27,8 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = parse_url(url)
         self.place = shown_url(self.url)
+        self.blobs: str | None = None
+        """The place of the blobs that this process keeps beside the catalog, where it keeps any."""
         self._kind = KINDS[self.url.get_backend_name()]
         self.engine = self._kind.open(self.url)
 
@@ -46,8 +48,10 @@ class Database:
                 connection.rollback()
 
     @contextmanager
-    def write(self, *, shared: bool = False) -> Iterator[Connection]:
+    def write(self, *, shared: bool = False, mover: bool = False) -> Iterator[Connection]:
         """A transaction: all of it happens, durably, or none of it. Nobody else writes meanwhile.
+
+        Raises as `moves.require_writable` does while the catalog is moved and once it has; not for the `mover`.
 
         `shared` lets others that are `shared` write beside it, where the database can. It is for what is right by the
         locks of the rows that it changes and by what only a transaction without `shared` takes away. Change rows in
@@ -57,6 +61,8 @@ class Database:
         with self._translated(), self.engine.connect() as connection:
             try:
                 connection.exec_driver_sql(self._kind.write_shared if shared else self._kind.write)
+                if not mover:
+                    moves.require_writable(connection, self.blobs)
                 yield connection
             except BaseException:
                 connection.rollback()
@@ -87,12 +93,18 @@ class Database:
             raise told from error
 
 
-def open_database(folder: Path, url: str | None = None) -> Database:
-    """Open (or make) a catalog, by default SQLite in the data folder, with its schema brought up to date."""
+def open_database(folder: Path, url: str | None = None, *, mover: bool = False) -> Database:
+    """Open (or make) a catalog, by default SQLite in the data folder, with its schema brought up to date.
+
+    Raises TryLater (`half_moved`) for one that a move has not finished copying, unless it is for the `mover`.
+    """
     database = Database(url or f"sqlite:///{folder / 'catalog.db'}")
     try:
         migrate(database)
         _ensure_installation(database)
+        if not mover:
+            with database.read() as connection:
+                moves.require_arrived(connection)
     except BaseException:
         database.close()
         raise
@@ -116,7 +128,8 @@ def migrate(database: Database) -> None:
             "Start that release, or use another data folder.",
             code="catalog_too_new",
         )
-    with database.write() as connection:
+    # As a mover would: the mark of a move lies in what is migrated.
+    with database.write(mover=True) as connection:
         context = MigrationContext.configure(
             connection, opts={"fn": lambda revision, _context: script._upgrade_revs("head", revision)}
         )
@@ -132,6 +145,9 @@ def incarnation(connection: Connection) -> str:
 
 
 def _ensure_installation(database: Database) -> None:
+    with database.read() as connection:
+        if connection.execute(sa.select(schema.installation.c.id)).first() is not None:
+            return
     with database.write() as connection:
         if connection.execute(sa.select(schema.installation.c.id)).first() is None:
             values = {"id": 1, "incarnation": secrets.token_hex(16), "created_at": int(time.time())}

@@ -48,8 +48,11 @@ installation = _table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("incarnation", sa.String(32), nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("move", Json),
+    sa.Column("blobs", sa.Text),
 )
-"""One row. `incarnation` changes after a restore or a move, so that no view from before is trusted."""
+"""One row. `incarnation` changes after a restore or a move, so that no view from before is trusted. `move` is the mark
+of one (`rag.catalog.moves`), and `blobs` the place that it took the blobs to."""
 
 spaces = _table(
     "spaces",

@@ -246,6 +246,12 @@ def chunk_settings(connection: Connection, chunk_set_id: int) -> dict[str, Any]:
     return dict(connection.execute(query).scalar_one())
 
 
+def chunk_fingerprint(connection: Connection, chunk_set_id: int) -> str:
+    """What names a way of splitting: its settings and the splitter's version."""
+    query = sa.select(schema.chunk_sets.c.fingerprint).where(schema.chunk_sets.c.id == chunk_set_id)
+    return str(connection.execute(query).scalar_one())
+
+
 def ensure_space(connection: Connection, space: Space, calibration: Mapping[str, Any] | None = None) -> int:
     """The number of a space, made (with its calibration) if it is new."""
     found = find_space(connection, space)
