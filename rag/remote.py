@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from rag.catalog.database import Database, incarnation
 from rag.catalog.records import Generation
 from rag.fusion import Scored
 from rag.searchable import Scores, both_legs
-from rag.settings import QdrantSettings, secret
+from rag.settings import QdrantSettings, Settings, secret
 from rag.spaces import Space
 
 if TYPE_CHECKING:
@@ -127,13 +128,6 @@ class RemoteIndexes:
                 self._collections[space_id] = self._made(space)
             return self._collections[space_id]
 
-    def answering(self) -> str:
-        """Where the engine is, once it has answered. Raises as `of` does."""
-        with self._lock:
-            connection = self._connected()
-        connection.require_usable()
-        return connection.where
-
     def close(self) -> None:
         """Close the connection. Idempotent."""
         with self._lock:
@@ -164,17 +158,33 @@ class RemoteIndexes:
         return made
 
     def _connected(self) -> QdrantConnection:
-        from indexes.qdrant_connection import QdrantConnection, QdrantPlace
-
         if self._connection is None:
-            folder = self._folder if self._settings.url is None else None
-            key = secret(self._settings.api_key)
-            place = QdrantPlace(self._settings.url, key, folder, self._settings.timeout_seconds)
-            self._connection = QdrantConnection(place)
+            self._connection = _connection(self._settings, self._folder)
         return self._connection
 
 
 _SET = frozenset(QdrantSettings.model_fields)
+
+
+def _connection(settings: QdrantSettings, folder: Path) -> QdrantConnection:
+    from indexes.qdrant_connection import QdrantConnection, QdrantPlace
+
+    key = secret(settings.api_key)
+    return QdrantConnection(
+        QdrantPlace(settings.url, key, folder if settings.url is None else None, settings.timeout_seconds)
+    )
+
+
+def answering_engine(settings: Settings) -> str | None:
+    """Where the server of new stores' indexes is, once it has answered; None where they need no server.
+
+    Raises as `RemoteIndexes.of` does.
+    """
+    if settings.vector_index not in REMOTE_INDEXES or settings.qdrant.url is None:
+        return None
+    with closing(_connection(settings.qdrant, settings.data)) as connection:
+        connection.require_usable()
+        return connection.where
 
 
 def is_remote(generation: Generation) -> bool:

@@ -68,7 +68,19 @@ class Check:
 def run(call: Call) -> None:
     """Look at everything; exits with 1 when something that is needed is missing."""
     settings = settings_of(call)
-    looks = [_packages, _named, _variables, _embedder, _models, _tokenizers, _sandbox, _data_folder, _catalog, _blobs]
+    looks = [
+        _packages,
+        _named,
+        _variables,
+        _embedder,
+        _models,
+        _tokenizers,
+        _sandbox,
+        _data_folder,
+        _catalog,
+        _blobs,
+        _engine,
+    ]
     checks = [check for look in looks for check in _guarded(look, settings, look.__name__.strip("_"))]
     if call.url is not None:
         checks += _guarded(lambda _: _server(call), settings, "server")
@@ -247,6 +259,14 @@ def _blobs(settings: Settings) -> Iterator[Check]:
     with tempfile.TemporaryDirectory(prefix="rag-doctor-") as scratch:
         try_out(open_blobs(Path(scratch), url))
     yield Check("blobs", shown_url(url), True, "takes, gives back and deletes a blob")
+
+
+def _engine(settings: Settings) -> Iterator[Check]:
+    from rag.remote import answering_engine
+
+    where = answering_engine(settings)
+    if where is not None:
+        yield Check("engine", where, True, "answers")
 
 
 def _folder(settings: Settings) -> Path:
