@@ -168,7 +168,7 @@ def test_purging_beside_writing_leaves_every_chunk_its_vector_and_no_vector_alon
 def upload_and_forget(backend: Backend, number: int) -> list[str]:
     """Upload the same few files over and over and forget most: what one deletes, another has just sent."""
     chance, kept = random.Random(number), []
-    for _ in range(ROUNDS * 2):
+    for _ in range(ROUNDS * 4):
         content = f"Content {chance.randrange(3)}".encode()
         file = patiently(lambda content=content: intake.upload(backend, "a.txt", "assistants", [content]))
         assert read_blob(backend.blobs, file.blob) == content
