@@ -84,7 +84,7 @@ def target_settings(
 
 def settings_lines(target: Settings) -> list[str]:
     """The settings of the target as lines of TOML, without secrets."""
-    lines = [f"data = {json.dumps(str(target.data))}"]
+    lines = [f"data = {json.dumps(str(target.data.expanduser().resolve()))}"]
     if target.catalog is not None:
         shown = shown_url(parse_url(target.catalog.get_secret_value()))
         lines.append(f"catalog = {json.dumps(shown)}")
