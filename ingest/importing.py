@@ -60,6 +60,7 @@ def import_store(backend: Backend, path: Path, name: str | None, tell: Progress)
         except BaseException:
             with suppress(RagError):
                 _drop(backend, work.store)
+                drop_blobs(backend, work.put)
             raise
 
 
@@ -153,6 +154,8 @@ class _Import:
         self._files: dict[int, int] = {}
         self._documents: dict[int, int] = {}
         self._owned: list[int] = []
+        self.put: list[str] = []
+        """The blobs that were put last: perhaps nothing names them yet."""
         self._unfinished: set[int] = set()
         """Completed documents (by their numbers in the archive) whose version has not come yet."""
         self._answering: set[int] = set()
@@ -297,7 +300,8 @@ class _Import:
             yield connection
 
     def _put_blobs(self, folder: str, keys: Iterable[str]) -> None:
-        for key in sorted(keys):
+        self.put = sorted(keys)
+        for key in self.put:
             self._backend.blobs.put(self._archive.pieces(folder, key))
 
     def _require_blobs(self, keys: Iterable[str]) -> None:

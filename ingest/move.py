@@ -13,6 +13,7 @@ also while another process is at it.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import secrets
@@ -29,14 +30,17 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 from sqlalchemy.engine import Connection
 
+from indexes import REMOTE_INDEXES
 from indexes.errors import ChangeRequest, NotThere, RagError, TryLater
-from rag.backend import NAMING_SETTINGS, require_named, usable_folder
+from ingest import indexing
+from rag.backend import NAMING_SETTINGS, Backend, require_named, usable_folder
 from rag.blobs import BlobStore, open_blobs, place_of
 from rag.catalog import batches, copying, moves
 from rag.catalog.copying import Checksum
 from rag.catalog.database import Database, incarnation, open_database
 from rag.catalog.engines import parse_url, shown_url
 from rag.catalog.moves import Mark
+from rag.remote import require_together
 from rag.settings import Settings, secret
 
 BLOBS_AT_ONCE = 8
@@ -79,12 +83,13 @@ def target_settings(
     target = source.model_copy(update=changes)
     for setting in NAMING_SETTINGS:
         require_named(target, setting)
+    require_together(target.vector_index, target.keyword_index)
     return target
 
 
 def settings_lines(target: Settings) -> list[str]:
     """The settings of the target as lines of TOML, without secrets."""
-    lines = [f"data = {json.dumps(str(target.data))}"]
+    lines = [f"data = {json.dumps(str(target.data.expanduser().resolve()))}"]
     if target.catalog is not None:
         shown = shown_url(parse_url(target.catalog.get_secret_value()))
         lines.append(f"catalog = {json.dumps(shown)}")
@@ -106,7 +111,24 @@ def move(source: Settings, target: Settings, tell: Progress) -> Report:
             run.copy_blobs()
             run.verify()
             run.finish()
-        return Report(run.checksums, run.blobs, time.monotonic() - began)
+    fill_engines(target, tell)
+    return Report(run.checksums, run.blobs, time.monotonic() - began)
+
+
+def fill_engines(target: Settings, tell: Progress) -> None:
+    """Write the chunks to an engine of its own at the other end, which is written instead of following the catalog.
+
+    Harmless when repeated; what a crash leaves undone is done when a process there begins to run jobs.
+    """
+    if target.vector_index not in REMOTE_INDEXES:
+        return
+    backend = Backend(target)
+    try:
+        tell("indexing", 0, 1)
+        indexing.reconcile_where_needed(backend)
+        tell("indexing", 1, 1)
+    finally:
+        asyncio.run(backend.close())
 
 
 def cancel(source: Settings, target: Settings) -> None:
@@ -348,16 +370,11 @@ class Move:
                         raise _differs(f"the stored file {key} is not there")
                 after = keys[-1]
 
-    def fill_engines(self) -> None:
-        """Where engines are to be filled that are written to, as a server of its own is, before the target opens.
-        Those of each process (FAISS, tantivy) are views: they are made from the catalog when they are first asked."""
-
     # ---- finish -----------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
         """Close the source for good and open the target. A crash between the two leaves both closed for changes, and
         the same call opens the target."""
-        self.fill_engines()
         if self.stays:
             self._settle(self.source, "leaving")
             return

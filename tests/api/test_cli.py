@@ -449,3 +449,36 @@ def test_what_this_user_may_not_read_is_told_in_our_own_form(tmp_path):
         path.chmod(0)
         assert rag.error("ingest", path, "--store", "s", code=2) == refused
         path.chmod(0o700)
+
+
+def test_a_move_is_told_in_events_and_refuses_in_its_own_form(tmp_path, docs):
+    here = Rag(tmp_path, tmp_path / "data")
+    here.run("ingest", docs, "--store", "docs")
+    assert here.error("move", code=2) == "nothing_to_move"
+    assert here.error("move", "--cancel", code=2) == "no_move"
+    assert here.error("move", "--to-catalog", "oracle://a", code=2) == "unknown_catalog"
+    assert here.error("move", "--to-vector-index", "none", code=2) == "unknown_name"
+    assert here.error("move", "--to-data", "new", "--url", "http://127.0.0.1:1", code=2) == "not_remote"
+    events = here.events("move", "--to-data", tmp_path / "new", "--to-vector-index", "flat")
+    assert {event["event"] for event in events} == {"progress", "end"}
+    end = events[-1]
+    assert end["embedded"] == 0
+    assert end["tables"]["chunks"]["rows"] > 0
+    assert f'data = "{tmp_path / "new"}"' in end["settings"]
+    assert here.events("move", "--to-data", tmp_path / "new", "--to-vector-index", "flat")[-1]["settings"]
+    assert here.error("stores", "create", "late", code=2) == "moved"
+    there = Rag(tmp_path, tmp_path / "new")
+    assert there.json("search", "docs", "cats")["data"]
+
+
+def test_an_archive_goes_out_and_comes_in(tmp_path, docs):
+    here = Rag(tmp_path, tmp_path / "data")
+    here.run("ingest", docs, "--store", "docs")
+    end = here.events("export", "docs", "docs.zip")[-1]
+    assert end["documents"] > 0
+    assert end["bytes"] == (tmp_path / "docs.zip").stat().st_size
+    assert here.error("export", "docs", "docs.zip", code=2) == "file_exists"
+    assert here.error("export", "nothing", "other.zip", code=3) == "vector_store_not_found"
+    assert here.error("import", "docs.zip", code=2) == "store_exists"
+    assert here.events("import", "docs.zip", "--name", "again")[-1]["name"] == "again"
+    assert here.json("search", "again", "cats")["data"]

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from ingest import failures, sniff
+from ingest import archive, failures, sniff
 from rag.embedders import EmbedderRegistry
 from rag.models.registry import ModelRegistry
 from rag.settings import Settings, load_settings, settings_names
 from tests.campaigns.kills import Server, free_port
 
 MANUAL = Path(__file__).resolve().parents[2] / "api" / "manual"
-PAGES = ("getting-started", "concepts", "configuration", "formats", "operating", "growing")
+PAGES = ("getting-started", "concepts", "configuration", "formats", "moving", "operating", "growing")
 
 
 def page(name: str) -> str:
@@ -62,6 +62,41 @@ def test_getting_started_works_as_written(tmp_path: Path) -> None:
                 assert '"grounded":true' in done.stdout.replace(" ", "")
     finally:
         server.kill()
+
+
+def test_moving_works_as_written(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "kettle.md").write_text("# Kettle\n\nThe kettle whistles.\n")
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "PYTHONPATH": str(MANUAL.parents[1]),
+        "RAG_EMBEDDER": "toy-384",
+    }
+    said = []
+    last = "rag search notes-again kettle --data rag-data-2"
+    for example in ("rag ingest notes --store notes", *examples("moving", "sh"), last):
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", example],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, f"{example}\n{done.stdout}\n{done.stderr}"
+        said.append(done.stdout)
+    assert f'data = "{tmp_path}/rag-data-2"' in said[-2]
+    assert "whistles" in said[-1]
+
+
+def test_every_field_of_an_archive_is_told() -> None:
+    text = page("moving")
+    for part in (archive.FileLine, archive.DocumentLine, archive.VersionLine, archive.Manifest):
+        assert all(f"`{name}`" in text for name in part.model_fields)
+    names = {*archive.chunks_schema().names, *archive.vectors_schema(4).names, *archive.TABLES}
+    assert all(f"`{name}`" in text for name in names)
 
 
 @pytest.mark.parametrize("example", examples("configuration", "toml"))

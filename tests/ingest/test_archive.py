@@ -266,9 +266,11 @@ def wider(rows: list[dict[str, Any]]) -> pa.Schema:
     return pa.schema([pa.field("embedding_key", pa.binary(16), False), pa.field("vector", pa.binary(1540), False)])
 
 
-def scaled(factor: float) -> Callable[[list[dict[str, Any]]], None]:
+def scaled(factor: float, first: float | None = None) -> Callable[[list[dict[str, Any]]], None]:
     def change(rows: list[dict[str, Any]]) -> None:
-        rows[3]["vector"] = (np.frombuffer(rows[3]["vector"], "<f4") * np.float32(factor)).tobytes()
+        vector = np.frombuffer(rows[3]["vector"], "<f4") * np.float32(factor)
+        vector[0] = vector[0] if first is None else first
+        rows[3]["vector"] = vector.tobytes()
 
     return change
 
@@ -368,7 +370,12 @@ HOSTILE: dict[str, tuple[Callable[[Members], Members], str, str]] = {
     "a vector too wide": (lambda m: table(m, "vectors.parquet", wider), "bad_archive", "columns"),
     "a vector too long": (lambda m: table(m, "vectors.parquet", scaled(1.01)), "bad_archive", "vector 3"),
     "a vector of nothing": (lambda m: table(m, "vectors.parquet", scaled(0)), "bad_archive", "vector 3"),
-    "an infinite vector": (lambda m: table(m, "vectors.parquet", scaled(np.inf)), "bad_archive", "vector 3"),
+    "an infinite vector": (lambda m: table(m, "vectors.parquet", scaled(1.0, np.inf)), "bad_archive", "vector 3"),
+    "a vector that is no number": (
+        lambda m: table(m, "vectors.parquet", scaled(1.0, np.nan)),
+        "bad_archive",
+        "vector 3",
+    ),
     "a vector left out": (
         lambda m: manifest(table(m, "vectors.parquet", lambda r: r.pop()), fewer("vectors")),
         "bad_archive",
