@@ -10,6 +10,7 @@ FAISS numbers its vectors by row and knows nothing of ids or ties, so both are k
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -29,7 +30,8 @@ from indexes.checks import (
     checked_vectors,
     cosines,
 )
-from indexes.faiss_forms import PIECE, SAMPLE_PER_LIST, Lists, Scan, list_count, trained_lists
+from indexes.errors import TryLater
+from indexes.faiss_forms import PIECE, SAMPLE_PER_LIST, Lists, Scan, list_count, trained_lists, use_one_thread
 from indexes.locks import ReadWriteLock
 from indexes.vector import Hits, Ids, Vectors
 from indexes.vector_rows import Rows, VectorRows
@@ -50,6 +52,8 @@ FEW_MORE = 0.01
 
 EXTRA = 48
 """Hits fetched beyond k, so that those near the k-th seldom need a second look."""
+
+log = logging.getLogger(__name__)
 
 
 class FaissIndex:
@@ -168,12 +172,19 @@ class FaissIndex:
         if self._building:
             return
         if 3 * self._unused() > self._rows.count:
-            self._rows.compact()
-            self._form = Scan(self.dimension)
-            self._form.put(self._rows.rows(), self._form.prepared(self._rows.vectors))
+            self._compact()
         if not _suits(self._form, len(self._rows)):
             self._building = True
             self._background.start(partial(_build, weakref.ref(self), self._rows, self._lock))
+
+    def _compact(self) -> None:
+        try:
+            self._rows.compact()
+        except TryLater as error:
+            log.warning("free rows are kept: %s", error)
+            return
+        self._form = Scan(self.dimension)
+        self._form.put(self._rows.rows(), self._form.prepared(self._rows.vectors))
 
 
 def _suits(form: Scan | Lists, count: int) -> bool:
@@ -185,6 +196,7 @@ def _suits(form: Scan | Lists, count: int) -> bool:
 def _build(owner: weakref.ref[FaissIndex], rows: VectorRows, lock: ReadWriteLock, go_on: GoOn) -> None:
     """Make the form that suits these rows and put it in place. The owner may vanish meanwhile, then nobody goes on."""
     form = None
+    use_one_thread()
     try:
         _wait_until_few_come(rows, go_on)
         form = _filled_form(rows, lock, go_on)

@@ -168,6 +168,11 @@ class Lists:
         return float(np.abs(errors @ some.T).max())
 
 
+def use_one_thread() -> None:
+    """Let FAISS work in the calling thread alone."""
+    _FAISS.omp_set_num_threads(1)
+
+
 def list_count(vectors: int) -> int:
     """Into how many lists so many vectors go."""
     return max(1, round(LISTS_PER_ROOT * math.sqrt(vectors)))

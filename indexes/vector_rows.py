@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from pathlib import Path
 from typing import IO
 
@@ -87,6 +88,8 @@ class VectorRows:
         except TryLater:
             self._file = before
             raise
+        if before is not None:
+            before.close()  # it stays mapped as long as anyone looks into it
         np.take(self.vectors, self._rows, axis=0, out=vectors)
         self.vectors, self.owners, self.count = vectors, self._ids.copy(), len(self)
         self._rows, self._free = np.arange(len(self)), self._free[:0]
@@ -138,16 +141,21 @@ class VectorRows:
         size = 4 * room * shape[1]
         if size < MAPPED_BYTES:
             return np.empty(shape, dtype=np.float32)
-        file = self._file or tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  (open as long as the rows)
-        vectors = _mapped(file, size, shape)
-        self._file = file
+        if self._file is not None:
+            return _mapped(self._file, size, shape)
+        file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  (it is open as long as the rows are)
+        weakref.finalize(self, file.close)
+        vectors, self._file = _mapped(file, size, shape), file
         return vectors
 
 
 def _mapped(file: IO[bytes], size: int, shape: tuple[int, int]) -> Vectors:
     """The file as an array. Its blocks are reserved: writing to a mapped page that has none kills the process."""
     try:
-        os.posix_fallocate(file.fileno(), 0, size)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
     except OSError as error:
         raise TryLater(f"The disk has no room for {size:,} bytes of vectors: {error}", code="disk_full") from error
     return np.asarray(np.memmap(file, dtype=np.float32, mode="r+", shape=shape))
