@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 
 GoOn = Callable[[float], None]
 """Called by the work between its pieces with how many seconds it can wait; raises GivenUp when it shall end."""
 
-NICENESS = 10
+NICENESS = 5
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +40,14 @@ class Background:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end of the work; False when that takes longer than `timeout` seconds."""
-        if self._thread is None:
-            return True
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+    def wait(self, timeout: float) -> bool:
+        """Wait for the end of the work, and of what it began; False when that takes more than `timeout` seconds."""
+        end = time.monotonic() + timeout
+        while (thread := self._thread) is not None:
+            thread.join(max(0.0, end - time.monotonic()))
+            if thread.is_alive() or thread is self._thread:
+                return not thread.is_alive()
+        return True
 
 
 def _run(work: Callable[[GoOn], None], stop: threading.Event) -> None:

@@ -31,7 +31,7 @@ from indexes.checks import (
     cosines,
 )
 from indexes.errors import TryLater
-from indexes.faiss_forms import PIECE, SAMPLE_PER_LIST, Lists, Scan, list_count, trained_lists, use_one_thread
+from indexes.faiss_forms import PIECE, SAMPLE_PER_LIST, Lists, Scan, list_count, one_thread, trained_lists
 from indexes.locks import ReadWriteLock
 from indexes.vector import Hits, Ids, Vectors
 from indexes.vector_rows import Rows, VectorRows
@@ -97,8 +97,7 @@ class FaissIndex:
         """See `VectorIndex.search`."""
         vector, k = checked_query(query, self.dimension), checked_count(k)
         with self._lock.reading():
-            rows = None if allowed is None else self._rows.rows_of(np.asarray(allowed, dtype=np.int64))
-            near = self._near(vector, k, rows)
+            near = self._near(vector, k, None if allowed is None else np.asarray(allowed, dtype=np.int64))
             return best(self._rows.owners[near], cosines(self._rows.vectors[near], vector), k)
 
     def scores(self, query: NDArray[np.float32], ids: Ids) -> NDArray[np.float32]:
@@ -124,7 +123,7 @@ class FaissIndex:
         with self._lock.writing():
             self._empty()
 
-    def settle(self, timeout: float | None = None) -> bool:
+    def settle(self, timeout: float) -> bool:
         """Wait until the form suits the number of vectors; False when that takes more than `timeout` seconds."""
         return self._background.wait(timeout)
 
@@ -133,33 +132,46 @@ class FaissIndex:
         self._form: Scan | Lists = Scan(self.dimension)
         self._building = False
 
-    def _near(self, vector: NDArray[np.float32], k: int, rows: Rows | None) -> Rows:
-        """Those of `rows` (None: of all) that are the k nearest or might tie with the k-th, in any order."""
-        held = len(self._rows) if rows is None else len(rows)
-        if k == 0 or k >= held:
-            return (self._rows.rows() if rows is None else rows)[: held if k else 0]
-        if rows is None or held == len(self._rows):
-            return self._proposed(vector, k, None)
-        if held <= self._few():
-            products = self._rows.vectors[rows] @ vector
-            near: Rows = rows[products >= np.partition(products, -k)[-k] - Scan.stray]
-            return near
-        return self._proposed(vector, k, rows)
+    def _near(self, vector: NDArray[np.float32], k: int, allowed: Ids | None) -> Rows:
+        """The rows that are the k nearest of those allowed or might tie with the k-th, in any order."""
+        if k == 0:
+            return self._rows.rows()[:0]
+        if allowed is None:
+            return self._rows.rows() if k >= len(self._rows) else self._proposed(vector, k, None)
+        if len(allowed) <= self._few():
+            return self._multiplied(vector, k, self._rows.rows_of(allowed))
+        mask = self._rows.mask_of(allowed)
+        count = np.count_nonzero(mask)
+        if count <= max(k, self._few()):
+            return self._multiplied(vector, k, np.flatnonzero(mask))
+        return self._proposed(vector, k, None if count == len(self._rows) else mask)
+
+    def _multiplied(self, vector: NDArray[np.float32], k: int, rows: Rows) -> Rows:
+        """As `_near`, of these rows, by NumPy."""
+        if k >= len(rows):
+            return rows
+        products = self._rows.vectors[rows] @ vector
+        near: Rows = rows[products >= np.partition(products, -k)[-k] - Scan.stray]
+        return near
 
     def _few(self) -> int:
         """How many allowed rows are multiplied here."""
         return max(GATHER_COUNT, int(GATHER_SHARE * self._rows.count) if isinstance(self._form, Scan) else 0)
 
-    def _proposed(self, vector: NDArray[np.float32], k: int, rows: Rows | None) -> Rows:
-        """As `_near`, by FAISS, which also proposes free rows of a scan that is not masked: masking costs twice."""
-        wanted = k + EXTRA + (min(self._unused(), k) if rows is None else 0)
+    def _proposed(self, vector: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None) -> Rows:
+        """As `_near`, of the rows in the mask, of which there are more than k, by FAISS.
+
+        Without a mask, which costs a scan twice the time, a scan also proposes free rows.
+        """
+        wanted = k + EXTRA + (min(self._unused(), k) if mask is None else 0)
         while True:
-            scores, found = self._form.search(vector, wanted, rows)
+            scores, found = self._form.search(vector, wanted, mask)
             all_found = len(found) < wanted
-            living = self._rows.owners[found] > 0
-            scores, found, last = scores[living], found[living], scores[-1]
-            if len(found) >= k and (all_found or last < scores[k - 1] - self._form.stray):
-                near: Rows = found[scores >= scores[k - 1] - self._form.stray]
+            living, last = self._rows.owners[found] > 0, scores[-1]
+            scores, found = scores[living], found[living]
+            least = scores[:k][-1] - self._form.stray
+            if all_found or (len(found) >= k and last < least):
+                near: Rows = found[scores >= least]
                 return near
             wanted *= 4
 
@@ -196,10 +208,10 @@ def _suits(form: Scan | Lists, count: int) -> bool:
 def _build(owner: weakref.ref[FaissIndex], rows: VectorRows, lock: ReadWriteLock, go_on: GoOn) -> None:
     """Make the form that suits these rows and put it in place. The owner may vanish meanwhile, then nobody goes on."""
     form = None
-    use_one_thread()
     try:
         _wait_until_few_come(rows, go_on)
-        form = _filled_form(rows, lock, go_on)
+        with one_thread():
+            form = _filled_form(rows, lock, go_on)
     finally:
         with lock.writing():
             left, index = rows.note_touched(False), owner()

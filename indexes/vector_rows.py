@@ -21,6 +21,9 @@ from indexes.vector import Ids, Vectors
 
 Rows = NDArray[np.int64]
 
+SPREAD = 32
+"""Up to this many times the number of ids, a table of all numbers up to the largest id is made for a filter."""
+
 MAPPED_BYTES = 64 * 2**20
 """From this size on, vectors lie in a file."""
 
@@ -66,7 +69,7 @@ class VectorRows:
         self._free, self.count = self._free[len(again) :], self.count + new
         self.vectors[rows], self.owners[rows] = vectors, ids
         places = np.searchsorted(self._ids, ids)
-        self._ids, self._rows = np.insert(self._ids, places, ids), np.insert(self._rows, places, rows)
+        self._ids, self._rows = _inserted(self._ids, places, ids), _inserted(self._rows, places, rows)
         self._touch(rows)
         return rows
 
@@ -102,6 +105,18 @@ class VectorRows:
         """The rows of those of these ids that are held, each once."""
         return self._rows[self._places(ids)]
 
+    def mask_of(self, ids: Ids) -> NDArray[np.bool_]:
+        """For each row, whether it holds one of these ids, ascending; faster than `rows_of` where they are many."""
+        last = int(self._ids[-1]) if len(self) else 0
+        if last > SPREAD * len(self):
+            mask = np.zeros(self.count, dtype=bool)
+            mask[self.rows_of(ids)] = True
+            return mask
+        wanted = np.zeros(last + 1, dtype=bool)
+        wanted[ids[np.searchsorted(ids, 1) : np.searchsorted(ids, last, side="right")]] = True
+        found: NDArray[np.bool_] = wanted[self.owners[: self.count]]
+        return found
+
     def find(self, ids: Ids) -> tuple[NDArray[np.bool_], Rows]:
         """Which of these ids are held, and the rows of those, in the order given."""
         places = np.searchsorted(self._ids, ids)
@@ -118,7 +133,7 @@ class VectorRows:
     def note_touched(self, note: bool = True) -> Rows:
         """Every row that was put or freed since the last call, each once; from now on they are noted (or not)."""
         touched, self._touched = self._touched or [], [] if note else None
-        return np.unique(np.concatenate([*touched, self._free[:0]]))
+        return _distinct(np.concatenate([*touched, self._free[:0]]))
 
     def _touch(self, rows: Rows) -> None:
         if self._touched is not None:
@@ -133,7 +148,7 @@ class VectorRows:
     def _places(self, ids: Ids) -> Rows:
         """Where in `_ids` those of `ids` stand that are there, without repetition."""
         places = np.searchsorted(self._ids, ids)
-        return np.unique(places[self._is_at(places, ids)])
+        return _distinct(places[self._is_at(places, ids)])
 
     def _allocated(self, room: int) -> Vectors:
         """Room for so many vectors: more of the file where there is one."""
@@ -147,6 +162,18 @@ class VectorRows:
         weakref.finalize(self, file.close)
         vectors, self._file = _mapped(file, size, shape), file
         return vectors
+
+
+def _inserted(array: Rows, places: Rows, values: Rows) -> Rows:
+    """`np.insert`, quicker where everything goes behind."""
+    behind = len(places) == 0 or places[0] == len(array)
+    return np.concatenate([array, values]) if behind else np.insert(array, places, values)
+
+
+def _distinct(numbers: Rows) -> Rows:
+    """Each once, ascending. `np.unique` hashes, which takes a second for a million."""
+    ascending = np.sort(numbers)
+    return ascending[np.diff(ascending, prepend=-1) > 0]
 
 
 def _mapped(file: IO[bytes], size: int, shape: tuple[int, int]) -> Vectors:

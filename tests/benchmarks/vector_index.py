@@ -37,7 +37,7 @@ import faiss
 import numpy as np
 
 import indexes.faiss as served
-from indexes.faiss_forms import SAMPLE_PER_LIST, SCANNED, list_count, trained_lists
+from indexes.faiss_forms import COMPARED, SAMPLE_PER_LIST, list_count, trained_lists
 from tests.data import data_root
 
 DIMENSION = 384
@@ -96,7 +96,8 @@ def embedded(file: Path) -> tuple[np.ndarray, np.ndarray]:
 
         embedder = EmbedderRegistry({}).open("default")
         folder = data_root() / "squad2_open"
-        passages = [json.loads(line)["text"] for line in (folder / "corpus.jsonl").open()]
+        corpus = [json.loads(line) for line in (folder / "corpus.jsonl").open()]
+        passages = [f"{document['title']}\n{document['text']}" for document in corpus]
         questions = [json.loads(line)["text"] for line in (folder / "queries.jsonl").open()]
         fitting = [text for text in passages[::5] if embedder.tokenizer.count(text) <= embedder.limit][:REAL_TEXTS]
         vectors = embedder.embed_documents(fitting)
@@ -175,7 +176,7 @@ def lists(vectors: np.ndarray, quantizer: str) -> tuple[Any, Search]:
         else faiss.IndexIVFScalarQuantizer(coarse, DIMENSION, count, QUANTIZERS[quantizer], BY_PRODUCT)
     )
     index.train(sample)
-    index.nprobe = max(1, round(count * min(1.0, SCANNED / len(vectors))))
+    index.nprobe = max(1, round(count * min(1.0, COMPARED / len(vectors))))
     return filled(index, vectors)
 
 
@@ -202,7 +203,7 @@ def ours(vectors: np.ndarray, form: str) -> tuple[Any, Search]:
     for start in range(0, len(vectors), 4_096):
         piece = np.array(vectors[start : start + 4_096])
         index.add(np.arange(start + 1, start + 1 + len(piece)), piece)
-    index.settle()
+    assert index.settle(3_600)
     return index, lambda query, k: index.search(query, k).ids - 1
 
 

@@ -19,6 +19,7 @@ from indexes.errors import TryLater
 from indexes.faiss import FaissIndex
 from indexes.faiss_forms import Lists, Scan
 from indexes.vector import VectorIndex
+from indexes.vector_rows import VectorRows
 from tests.contracts.vector_index import CHECKS, Held, agree, truth, unit
 
 
@@ -105,43 +106,39 @@ def test_contract_with_vectors_in_a_file(
     assert not list(tmp_path.iterdir()), "a file that nobody would remove after a crash"
 
 
-@pytest.mark.usefixtures("large")
-def test_lists_find_exactly_k_and_nearly_all_the_right_ones_whatever_is_allowed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """2,000 random filters and queries over 4,000 vectors in 253 lists, of which a search looks into a few."""
-    monkeypatch.setattr("indexes.faiss_forms.SCANNED", 400)
-    count, rng = 4_000, np.random.default_rng(2)
+def finds_exactly_k_and_nearly_all_the_right_ones(monkeypatch: pytest.MonkeyPatch, cases: int) -> None:
+    """Random filters and queries over 4,000 vectors in 253 lists, of which a search looks into a few."""
+    for name in ("COMPARED", "COMPARED_MASKED"):
+        monkeypatch.setattr(f"indexes.faiss_forms.{name}", 400)
+    count, rng, looked = 4_000, np.random.default_rng(2), []
     vectors, ids = clustered(count), np.arange(1, count + 1)
+    queries = np.concatenate([vectors[:500], unit(50, 32, seed=3)])
     index = Settled(32)
     index.add(ids, vectors)
     gone = rng.choice(ids, 400, replace=False)
     index.remove(gone)
-    compared: list[int] = []
     search = index._form._search_in
     monkeypatch.setattr(
-        index._form, "_search_in", lambda lists, *rest: compared.append(len(lists)) or search(lists, *rest)
+        index._form, "_search_in", lambda lists, *rest: looked.append(len(lists)) or search(lists, *rest)
     )
     right = wanted = 0
-    for _ in range(2_000):
-        allowed = ids[rng.random(count) < 10 ** rng.uniform(-3, 0)]
-        living = np.setdiff1d(allowed, gone)
-        query, k = clustered(20, seed=int(rng.integers(10**6)))[0] if rng.random() < 0.1 else None, 10
-        query = vectors[rng.integers(count)] if query is None else query
-        hits = index.search(query, k, allowed)
-        assert len(hits.ids) == min(k, len(living))
+    for _ in range(cases):
+        allowed = ids if rng.random() < 0.2 else ids[rng.random(count) < 10 ** rng.uniform(-3, 0)]
+        living, query = np.setdiff1d(allowed, gone), queries[rng.integers(len(queries))]
+        hits = index.search(query, 10, None if len(allowed) == count else allowed)
+        assert len(hits.ids) == min(10, len(living))
         assert np.isin(hits.ids, living).all()
-        nearest = living[np.argsort(-(vectors[living - 1] @ query), kind="stable")[:k]]
+        nearest = living[np.argsort(-(vectors[living - 1] @ query), kind="stable")[:10]]
         right, wanted = right + len(np.intersect1d(nearest, hits.ids)), wanted + len(nearest)
     assert right / wanted >= 0.98
-    assert np.median(compared) < 253 / 2, "it looked nearly everywhere: nothing was approximate here"
+    assert np.median(looked) < 253 / 2, "it looked nearly everywhere: nothing was approximate here"
 
 
-def test_changes_while_lists_are_made_are_not_lost(gate: Gate) -> None:
-    index = FaissIndex(16)
+def keeps_changes_while_lists_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, index = Gate(monkeypatch), FaissIndex(16)
     held = added(index)
     assert gate.reached.wait(30)
-    for seed in range(20):
+    for seed in range(10):
         new = np.random.default_rng(seed).choice(np.arange(1, 400), 30, replace=False)
         vectors = unit(30, 16, seed=1000 + seed)
         index.add(new, vectors)
@@ -155,6 +152,71 @@ def test_changes_while_lists_are_made_are_not_lost(gate: Gate) -> None:
     assert index.settle(60)
     assert isinstance(index._form, Lists)
     agrees_with(index, held)
+
+
+@pytest.mark.usefixtures("large")
+def test_lists_find_exactly_k_and_nearly_all_the_right_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    finds_exactly_k_and_nearly_all_the_right_ones(monkeypatch, cases=2_000)
+
+
+@pytest.mark.usefixtures("large")
+def test_changes_while_lists_are_made_are_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    keeps_changes_while_lists_are_made(monkeypatch)
+
+
+def _first_lists(self, vector, inside, wanted, honest=Lists._nearest_holding):
+    return tuple(part[:3] for part in honest(self, vector, inside, wanted))
+
+
+def _masked_afterwards(self, vector, count, mask, honest=Lists.search):
+    scores, found = honest(self, vector, count, None)
+    keep = mask[found] if mask is not None else slice(None)
+    return scores[keep], found[keep]
+
+
+def _all_lists(self, vector, inside, wanted, honest=Lists._nearest_holding):
+    return honest(self, vector, inside, 10**9)
+
+
+def _any_lists(self, vector, inside, wanted, honest=Lists._nearest_holding):
+    return honest(self, -vector, inside, wanted)
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [
+        ("Lists._nearest_holding", _first_lists),
+        ("Lists._nearest_holding", _any_lists),
+        ("Lists._nearest_holding", _all_lists),
+        ("Lists.search", _masked_afterwards),
+    ],
+)
+def test_lists_that_find_too_little_or_look_everywhere_are_caught(
+    where: str, what: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"indexes.faiss_forms.{where}", what)
+    with pytest.raises((AssertionError, IndexError)):
+        finds_exactly_k_and_nearly_all_the_right_ones(monkeypatch, cases=300)
+
+
+def _nothing_touched(self, note=True, honest=VectorRows.note_touched):
+    return honest(self, note)[:0]
+
+
+def _nothing_dropped(self, rows):
+    return None
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [("vector_rows.VectorRows.note_touched", _nothing_touched), ("faiss_forms.Lists.drop", _nothing_dropped)],
+)
+def test_changes_that_are_lost_are_caught(where: str, what: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"indexes.{where}", what)
+    with pytest.raises((AssertionError, IndexError)):
+        keeps_changes_while_lists_are_made(monkeypatch)
 
 
 @pytest.mark.usefixtures("large")
