@@ -42,12 +42,14 @@ def require_remote_index(name: str) -> None:
     resolve("index", REMOTE_INDEXES, "rag.remote_indexes", name)
 
 
-def open_vector_index(name: str, dimension: int) -> VectorIndex:
-    """A new, empty vector index of this width.
+def open_vector_index(name: str, dimension: int, folder: Path | None = None) -> VectorIndex:
+    """A new, empty vector index of this width, which may use `folder` for what it does not keep in memory.
+
+    What lies there is of no use to anyone else and gone when the process is; None means where temporary files go.
 
     Raises Unsupported for an unknown name or a missing package, ChangeRequest for a width below 1.
     """
-    return cast(VectorIndex, _vector_index(name)(dimension))
+    return cast(VectorIndex, _vector_index(name)(dimension, folder))
 
 
 def open_keyword_index(name: str, folder: Path) -> KeywordIndex:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +17,7 @@ class FlatIndex:
     `_held` is replaced whole and never changed, so that a search beside a change sees one state or the other.
     """
 
-    def __init__(self, dimension: int) -> None:
+    def __init__(self, dimension: int, _folder: Path | None = None) -> None:
         self.dimension = checked_dimension(dimension)
         self._held: tuple[Ids, Vectors] = self._nothing()
 

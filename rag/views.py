@@ -180,7 +180,7 @@ class View:
     def _start(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
-        self.vectors = open_vector_index(self.generation.vector_index, self.space.dimension)
+        self.vectors = open_vector_index(self.generation.vector_index, self.space.dimension, self._folder)
         self.attributes = AttributeTable()
         self._chunks_of: dict[int, tuple[int, Ids]] = {}
         self._owners: tuple[Ids, Ids] | None = None

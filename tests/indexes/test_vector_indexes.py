@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from indexes import VECTOR_INDEXES, open_vector_index
-from indexes.faiss import STRAY, FaissIndex
+from indexes.faiss_forms import Scan
 from indexes.vector import VectorIndex
 from tests.contracts.vector_index import CHECKS, agree, truth, unit
 
@@ -60,13 +60,13 @@ def test_faiss_tells_apart_what_half_precision_does_not(dimension: int) -> None:
 
 @pytest.mark.parametrize("dimension", [2, 384, 4096])
 def test_half_precision_strays_no_further_than_the_index_allows_for(dimension: int) -> None:
-    index = FaissIndex(dimension)
+    scan = Scan(dimension)
     vectors, queries = unit(3000, dimension, seed=11), unit(3, dimension, seed=12)
     vectors[0], vectors[1] = np.eye(1, dimension), np.full(dimension, dimension**-0.5)
-    index.add(np.arange(1, 3001), vectors)
-    scanned, rows = index._index.search(queries, 3000)
-    exact = np.einsum("qd,qnd->qn", queries.astype(np.float64), vectors[rows].astype(np.float64))
-    assert np.abs(scanned - exact).max() < STRAY / 2
+    scan.put(np.arange(3000), scan.prepared(vectors))
+    for query in queries:
+        scanned, rows = scan.search(query, 3000, None)
+        assert np.abs(scanned - vectors[rows].astype(np.float64) @ query.astype(np.float64)).max() < Scan.stray / 2
 
 
 @pytest.mark.parametrize("name", VECTOR_INDEXES)
