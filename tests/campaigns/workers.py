@@ -1,4 +1,5 @@
-"""Kill one of two workers in the middle of an ingestion; stop one, and let it wake when another has done its work.
+"""Kill one of two workers in the middle of an ingestion; stop one, and let it wake when another has done its work;
+restart every process in turn.
 
     python -m tests.campaigns.workers [--files 250] [--corpus FOLDER]
 
@@ -117,12 +118,13 @@ def campaign(texts: list[str], folder: Path) -> dict[str, Any]:
         settings["RAG_BLOBS"] = (folder / "blobs").as_uri()
         processes = cluster(folder, settings, apis=1, workers=2)
         with running(processes) as installation:
-            observer = Observer(url, folder / "observer")
+            observer, third = Observer(url, folder / "observer"), len(texts) // 3
             try:
                 return {
                     "files": len(texts),
-                    "killed": _lose_a_worker(installation, observer, texts[: len(texts) // 2], signal.SIGKILL),
-                    "stopped": _lose_a_worker(installation, observer, texts[len(texts) // 2 :], signal.SIGSTOP),
+                    "killed": _lose_a_worker(installation, observer, texts[:third], signal.SIGKILL),
+                    "stopped": _lose_a_worker(installation, observer, texts[third : 2 * third], signal.SIGSTOP),
+                    "restarted": _restart_all(installation, observer, texts[2 * third :]),
                     **check(observer),
                 }
             finally:
@@ -159,6 +161,21 @@ def _lose_a_worker(installation: Installation, observer: Observer, texts: list[s
         lost.await_ready()
     assert ended >= 0
     return record
+
+
+def _restart_all(installation: Installation, observer: Observer, texts: list[str]) -> dict[str, Any]:
+    """Restart every process in turn, in order, in the middle of an ingestion."""
+    before = sum(observer.states().values())
+    put_all(installation.doors[0], texts, first=before)
+    busy_worker(installation, observer)
+    began = time.monotonic()
+    for process in installation.processes:
+        process.stop()
+        process.start()
+        process.await_ready()
+    seconds = time.monotonic() - began
+    wait(lambda: set(observer.states()) == {"completed"}, ENDS_WITHIN, "every document")
+    return {"processes": len(installation.processes), "restarted within s": round(seconds, 1)}
 
 
 def _has_joined(process: Process, before: int, observer: Observer) -> bool:

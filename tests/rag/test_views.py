@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,6 +80,7 @@ def test_a_second_process_sees_a_write_at_once(tmp_path: Path) -> None:
     settings = toy_settings(tmp_path)
     writer = """
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from ingest import intake
@@ -350,3 +352,60 @@ def test_a_document_replaced_during_a_search_is_still_found(tmp_path: Path, monk
         monkeypatch.setattr(ToyEmbedder, "embed_queries", replacing)
         hits = retrieve(backend, [store], "skuas", SearchOptions()).candidates
         assert [hit.text for hit in hits] == ["Another text about skuas."]
+
+
+def test_views_over_their_memory_are_let_go_and_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for two views: of five stores asked in turn, the two asked last are open; every answer is right."""
+    with open_backend(toy_settings(tmp_path, views__memory_mb=2)) as backend:
+        monkeypatch.setattr("rag.views.BYTES_A_VALUE", 0)
+        stores = [intake.create_store(backend, f"s{number}") for number in range(5)]
+        for number, store in enumerate(stores):
+            add_text(backend, store, f"{number}.txt", f"Text {number} about wrens.")
+        wait_until_idle(backend)
+        for _ in range(2):
+            for number, store in enumerate(stores):
+                assert found(backend, store, "wrens") == [f"{number}.txt"]
+                assert len(backend.views._views) <= 2
+        add_text(backend, stores[0], "more.txt", "More text about wrens.")
+        wait_until_idle(backend)
+        assert sorted(found(backend, stores[0], "wrens")) == ["0.txt", "more.txt"]
+        assert len([folder for folder in next((tmp_path / "views").glob("[0-9]*-*")).iterdir() if folder.is_dir()]) <= 2
+
+
+def test_a_search_goes_on_with_a_view_that_is_let_go(tmp_path: Path) -> None:
+    with open_backend(toy_settings(tmp_path)) as backend:
+        store = intake.create_store(backend, "s")
+        add_text(backend, store, "a.txt", "A text about finches.")
+        wait_until_idle(backend)
+        generation = backend.live_generation(store)
+        view = backend.view(generation)
+        vector = backend.embedder(generation).embed_queries(["finches"])[0]
+        before = view.search(vector, "finches", None, 5)
+        view.release()
+        after = view.search(vector, "finches", None, 5)
+        assert (after.ids.tolist(), after.dense.tolist()) == (before.ids.tolist(), before.dense.tolist())
+        assert found(backend, store, "finches") == ["a.txt"]
+
+
+def test_a_view_that_stays_behind_makes_the_server_unready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from api.readiness import Readiness
+
+    with open_backend(toy_settings(tmp_path, views__lag_seconds=0.3)) as backend:
+        store = intake.create_store(backend, "s")
+        add_text(backend, store, "a.txt", "A text about larks.")
+        wait_until_idle(backend)
+        assert found(backend, store, "larks") == ["a.txt"]
+        readiness = Readiness(backend, warm=False)
+        assert readiness.missing() == []
+        real = changes.read_changes
+        monkeypatch.setattr(changes, "read_changes", lambda *_: 1 / 0)
+        add_text(backend, store, "b.txt", "Another text about larks.")
+        deadline = time.monotonic() + 20
+        while "behind the catalog" not in " ".join(readiness.missing()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        monkeypatch.setattr(changes, "read_changes", real)
+        while readiness.missing():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert len(found(backend, store, "larks")) == 2
