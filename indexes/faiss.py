@@ -169,10 +169,11 @@ class FaissIndex:
             all_found = len(found) < wanted
             living, last = self._rows.owners[found] > 0, scores[-1]
             scores, found = scores[living], found[living]
-            least = scores[:k][-1] - self._form.stray
-            if all_found or (len(found) >= k and last < least):
-                near: Rows = found[scores >= least]
-                return near
+            if all_found or len(found) >= k:
+                least = scores[:k].min() - self._form.stray
+                if all_found or last < least:
+                    near: Rows = found[scores >= least]
+                    return near
             wanted *= 4
 
     def _unused(self) -> int:
@@ -215,7 +216,7 @@ def _build(owner: weakref.ref[FaissIndex], rows: VectorRows, lock: ReadWriteLock
     finally:
         with lock.writing():
             left, index = rows.note_touched(False), owner()
-            if index is not None:
+            if index is not None and index._rows is rows:
                 index._building = False
                 if form is not None:
                     _take_in(form, rows, left)
