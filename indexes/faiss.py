@@ -36,8 +36,9 @@ from indexes.locks import ReadWriteLock
 from indexes.vector import Hits, Ids, Vectors
 from indexes.vector_rows import Rows, VectorRows
 
-LARGE = 150_000
-"""From this many vectors on they go into lists; below half as many they are scanned again."""
+LARGE = 75_000
+"""From this many vectors on they go into lists; below half as many they are scanned again. A scan takes 3 ms here, more
+than the lists of a million (`tests/benchmarks/vector_index.md`)."""
 
 MUCH = 2
 """Lists are made anew for this many times the vectors that they were made for, or this fraction."""
