@@ -12,7 +12,7 @@ run: $(VENV)/run.done
 	$(BIN)/rag serve --with-manual
 
 test: $(VENV)/test.done check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/test.done
 	$(BIN)/ruff format --check .

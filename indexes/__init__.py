@@ -43,9 +43,9 @@ def require_remote_index(name: str) -> None:
 
 
 def open_vector_index(name: str, dimension: int, folder: Path | None = None) -> VectorIndex:
-    """A new, empty vector index of this width, which may use `folder` for what it does not keep in memory.
+    """A new, empty vector index of this width, which may use `folder` (it exists) for what it does not keep in memory.
 
-    What lies there is of no use to anyone else and gone when the process is; None means where temporary files go.
+    Nothing in there outlives the process; None means where temporary files go. An index is called with both.
 
     Raises Unsupported for an unknown name or a missing package, ChangeRequest for a width below 1.
     """

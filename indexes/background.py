@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -35,10 +36,13 @@ class Background:
         self._thread.start()
 
     def stop(self) -> None:
-        """Give up the work and wait until its present piece is done."""
+        """Give up the work, and what it begins at its end, and wait until its present piece is done."""
+        while (thread := self._thread) not in (None, threading.current_thread()):
+            self._stop.set()
+            thread.join()
+            if thread is self._thread:
+                return
         self._stop.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
 
     def wait(self, timeout: float) -> bool:
         """Wait for the end of the work, and of what it began; False when that takes more than `timeout` seconds."""
@@ -56,7 +60,7 @@ def _run(work: Callable[[GoOn], None], stop: threading.Event) -> None:
             raise GivenUp
 
     # On Linux each thread has a priority of its own; elsewhere this would slow down the whole process.
-    if hasattr(os, "sched_setaffinity"):
+    if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
     try:
         work(go_on)

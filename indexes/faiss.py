@@ -36,8 +36,9 @@ from indexes.locks import ReadWriteLock
 from indexes.vector import Hits, Ids, Vectors
 from indexes.vector_rows import Rows, VectorRows
 
-LARGE = 150_000
-"""From this many vectors on they go into lists; below half as many they are scanned again."""
+LARGE = 75_000
+"""From this many vectors on they go into lists; below half as many they are scanned again. A scan takes 3 ms here, more
+than the lists of a million (`tests/benchmarks/vector_index.md`)."""
 
 MUCH = 2
 """Lists are made anew for this many times the vectors that they were made for, or this fraction."""
@@ -169,10 +170,11 @@ class FaissIndex:
             all_found = len(found) < wanted
             living, last = self._rows.owners[found] > 0, scores[-1]
             scores, found = scores[living], found[living]
-            least = scores[:k][-1] - self._form.stray
-            if all_found or (len(found) >= k and last < least):
-                near: Rows = found[scores >= least]
-                return near
+            if all_found or len(found) >= k:
+                least = scores[:k].min() - self._form.stray
+                if all_found or last < least:
+                    near: Rows = found[scores >= least]
+                    return near
             wanted *= 4
 
     def _unused(self) -> int:
@@ -215,7 +217,7 @@ def _build(owner: weakref.ref[FaissIndex], rows: VectorRows, lock: ReadWriteLock
     finally:
         with lock.writing():
             left, index = rows.note_touched(False), owner()
-            if index is not None:
+            if index is not None and index._rows is rows:
                 index._building = False
                 if form is not None:
                     _take_in(form, rows, left)

@@ -22,10 +22,12 @@ from indexes.vector_rows import Rows
 PIECE = 4_096
 """Vectors that are worked on at a time, so that the work can be given up in between."""
 
-COMPARED = 16_384
-COMPARED_MASKED = 65_536
-"""Vectors that a search in lists compares at least, where there are so many: of all, or of those in a mask. What a mask
-leaves lies farther from a query and in more lists, and masking takes longer than comparing."""
+LOOKED_INTO = 128
+"""A search compares as many vectors as so many lists hold on average."""
+
+MASKED = 4
+"""So many times as many where only some are wanted: those lie farther from a query and in more lists, and leaving out
+the others takes longer than comparing."""
 
 LISTS_PER_ROOT = 4.0
 """Lists per square root of the number of vectors: 4,000 for a million."""
@@ -136,9 +138,9 @@ class Lists:
 
     def search(self, vector: Scores, count: int, mask: Mask | None) -> tuple[Scores, Rows]:
         """As `Scan.search`, of the nearest lists only; but `count` are found where there are so many."""
-        inside, compared = self._sizes, COMPARED
+        inside, compared = self._sizes, LOOKED_INTO * int(self._sizes.sum()) // len(self._sizes)
         if mask is not None:
-            compared = COMPARED_MASKED
+            compared *= MASKED
             inside = np.bincount(self._list_of[: len(mask)][mask[: len(self._list_of)]], minlength=len(inside))
         products, nearest = self._nearest_holding(vector, inside, max(compared, 4 * count))
         only = {} if mask is None else {"sel": _selector(mask)}

@@ -55,6 +55,9 @@ class VectorIndex(Protocol):
         `allowed`, sorted and unique, restricts the search *before* the top k is taken: if k
         allowed ids are in the index, k are returned. None means no restriction; an empty array
         means that nothing is allowed.
+
+        An index of many vectors may miss some of the nearest (at most one in fifty, over many
+        queries) and return the next nearest instead; scores are exact and k is kept all the same.
         """
         ...
 

@@ -37,7 +37,7 @@ import faiss
 import numpy as np
 
 import indexes.faiss as served
-from indexes.faiss_forms import COMPARED, SAMPLE_PER_LIST, list_count, trained_lists
+from indexes.faiss_forms import LOOKED_INTO, SAMPLE_PER_LIST, list_count, trained_lists
 from tests.data import data_root
 
 DIMENSION = 384
@@ -164,7 +164,7 @@ def graph(vectors: np.ndarray, quantizer: str) -> tuple[Any, Search]:
 
 
 def lists(vectors: np.ndarray, quantizer: str) -> tuple[Any, Search]:
-    """As many lists as the index makes; as many of them searched as hold what the index compares."""
+    """As many lists as the index makes and looks into."""
     count = list_count(len(vectors))
     some = np.random.default_rng(0).choice(len(vectors), min(len(vectors), SAMPLE_PER_LIST * count), replace=False)
     sample = vectors[some]
@@ -176,7 +176,7 @@ def lists(vectors: np.ndarray, quantizer: str) -> tuple[Any, Search]:
         else faiss.IndexIVFScalarQuantizer(coarse, DIMENSION, count, QUANTIZERS[quantizer], BY_PRODUCT)
     )
     index.train(sample)
-    index.nprobe = max(1, round(count * min(1.0, COMPARED / len(vectors))))
+    index.nprobe = min(count, LOOKED_INTO)
     return filled(index, vectors)
 
 

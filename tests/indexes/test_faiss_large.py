@@ -108,8 +108,8 @@ def test_contract_with_vectors_in_a_file(
 
 def finds_exactly_k_and_nearly_all_the_right_ones(monkeypatch: pytest.MonkeyPatch, cases: int) -> None:
     """Random filters and queries over 4,000 vectors in 253 lists, of which a search looks into a few."""
-    for name in ("COMPARED", "COMPARED_MASKED"):
-        monkeypatch.setattr(f"indexes.faiss_forms.{name}", 400)
+    monkeypatch.setattr("indexes.faiss_forms.LOOKED_INTO", 25)
+    monkeypatch.setattr("indexes.faiss_forms.MASKED", 1)
     count, rng, looked = 4_000, np.random.default_rng(2), []
     vectors, ids = clustered(count), np.arange(1, count + 1)
     queries = np.concatenate([vectors[:500], unit(50, 32, seed=3)])

@@ -42,6 +42,16 @@ def test_faiss_agrees_with_the_truth_on_each_of_its_paths(monkeypatch: pytest.Mo
             agree(index.search(query, k, allowed), truth(held, query, k, allowed))
 
 
+def test_faiss_finds_what_lies_behind_many_that_were_removed() -> None:
+    index, vectors, copy = open_vector_index("faiss", 8), unit(1000, seed=13), unit(1, seed=14)
+    index.add(np.arange(1, 1001), vectors)
+    index.add(np.arange(2001, 2401), np.tile(copy, (400, 1)))
+    index.remove(np.arange(2001, 2401))
+    held = dict(zip(range(1, 1001), vectors, strict=True))
+    for k in (1, 10, 999, 1000):
+        agree(index.search(copy[0], k), truth(held, copy[0], k))
+
+
 @pytest.mark.parametrize("dimension", [8, 384])
 def test_faiss_tells_apart_what_half_precision_does_not(dimension: int) -> None:
     """2,000 vectors around one, closer together than the index scans; whatever is proposed, the result is exact."""

@@ -23,7 +23,7 @@ from ingest.loaders.text import load
 from ingest.pipeline import Pipeline
 from rag.backend import Backend
 from rag.blobs import read_blob
-from rag.catalog import documents, schema
+from rag.catalog import batches, documents, schema
 from rag.catalog.records import Store
 from rag.retrieve import SearchOptions, retrieve
 from tests.backends import add_text, all_documents, open_backend, toy_settings, wait_until_idle
@@ -96,9 +96,11 @@ def first(catalog_url: str, tmp_path: Path) -> Any:
 
 def claim_all(backend: Backend, number: int) -> list[int]:
     taken: list[int] = []
+    with backend.database.write() as connection:
+        worker = batches.join(connection, f"worker {number}")
     for batch in range(1_000):
         with backend.database.write() as connection:
-            mine = documents.claim_batch(connection, f"{number}-{batch}", most=3, most_bytes=1 << 20)
+            mine = batches.claim(connection, worker, f"{number}-{batch}", most=3, most_bytes=1 << 20)
         if not mine:
             break
         taken += mine

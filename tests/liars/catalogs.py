@@ -22,9 +22,9 @@ def begun_otherwise(**statements):
 
 class KeepsWhatBrokeOff(Database):
     @contextmanager
-    def write(self, *, shared=False):
+    def write(self, **options):
         raised = None
-        with super().write(shared=shared) as connection:
+        with super().write(**options) as connection:
             try:
                 yield connection
             except RuntimeError as error:
@@ -35,7 +35,7 @@ class KeepsWhatBrokeOff(Database):
 
 class NeverCommits(Database):
     @contextmanager
-    def write(self, *, shared=False):
+    def write(self, **options):
         with super().read() as connection:
             yield connection
 
@@ -44,8 +44,8 @@ class CommitsOnTheWay(Database):
     """Every statement for itself, as a driver does that is left to its own ways."""
 
     @contextmanager
-    def write(self, *, shared=False):
-        with super().write(shared=shared) as connection:
+    def write(self, **options):
+        with super().write(**options) as connection:
             connection.exec_driver_sql("COMMIT")
             yield connection
 
@@ -62,8 +62,8 @@ class IdsUsedAgain(Database):
     """As SQLite does without AUTOINCREMENT."""
 
     @contextmanager
-    def write(self, *, shared=False):
-        with super().write(shared=shared) as connection:
+    def write(self, **options):
+        with super().write(**options) as connection:
             connection.exec_driver_sql("DELETE FROM sqlite_sequence")
             yield connection
 

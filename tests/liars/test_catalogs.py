@@ -49,7 +49,7 @@ def _fails(check, kind: type[Database], url: str) -> bool:
 
 def _schema(url: str, number: int) -> str:
     database = Database(url)
-    with database.write() as connection:
+    with database.write(mover=True) as connection:  # which looks at no table
         connection.exec_driver_sql(f"CREATE SCHEMA catalog_{number}")
     database.close()
     return f"{url}?options=-csearch_path%3Dcatalog_{number}"

@@ -79,7 +79,7 @@ def test_writers_that_are_shared_go_beside_each_other(postgres: Postgres, tmp_pa
 def test_two_catalogs_in_schemas_of_one_database_do_not_wait_for_each_other(postgres: Postgres, tmp_path: Path) -> None:
     with postgres.database() as url:
         database = Database(url)
-        with database.write() as connection:
+        with database.write(mover=True) as connection:  # which looks at no table
             for name in ("a", "b"):
                 connection.exec_driver_sql(f"CREATE SCHEMA {name}")
         one, other = (open_database(tmp_path, f"{url}?options=-csearch_path%3D{name}") for name in ("a", "b"))

@@ -51,7 +51,12 @@ def check_view_is_the_catalog(backend: Backend, store: Store) -> None:
         assert view.vectors.scores(vector, np.array([row.id]))[0] == pytest.approx(1.0, abs=1e-5)
 
 
-def test_adds_replacements_deletes_and_attributes_reach_the_next_query(tmp_path: Path) -> None:
+@pytest.mark.parametrize("large", [150_000, 1], ids=["scanned", "in lists"])
+def test_adds_replacements_deletes_and_attributes_reach_the_next_query(
+    large: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexes.faiss.LARGE", large)
+    monkeypatch.setattr("indexes.faiss.SETTLE_SECONDS", 0.0)
     with open_backend(toy_settings(tmp_path)) as backend:
         store = intake.create_store(backend, "s")
         assert found(backend, store, "zebra") == []
