@@ -340,10 +340,10 @@ class Views:
         with self._lock:
             opening = self._opening.setdefault(generation.id, Lock())
             view = self._views.get(generation.id)
-        if view is None:
+        if view is None or view.released:
             with opening:
                 view = self._views.get(generation.id)
-                if view is None:
+                if view is None or view.released:
                     view = self._open(generation)
         view.used = time.monotonic()
         view.follow()

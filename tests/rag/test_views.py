@@ -22,6 +22,7 @@ from rag.embedders.toy import ToyEmbedder
 from rag.fusion import Scored, fuse_scaled
 from rag.retrieve import SearchOptions, retrieve
 from rag.settings import Settings
+from rag.views import View
 from tests.backends import add_text, all_documents, open_backend, toy_settings, wait_until_idle
 
 
@@ -402,14 +403,14 @@ def test_a_view_that_stays_behind_makes_the_server_unready(tmp_path: Path, monke
         assert found(backend, store, "larks") == ["a.txt"]
         readiness = Readiness(backend, warm=False)
         assert readiness.missing() == []
-        real = changes.read_changes
-        monkeypatch.setattr(changes, "read_changes", lambda *_: 1 / 0)
+        real = View._catch_up
+        monkeypatch.setattr(View, "_catch_up", lambda _: 1 / 0)
         add_text(backend, store, "b.txt", "Another text about larks.")
         deadline = time.monotonic() + 20
         while "behind the catalog" not in " ".join(readiness.missing()):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        monkeypatch.setattr(changes, "read_changes", real)
+        monkeypatch.setattr(View, "_catch_up", real)
         while readiness.missing():
             assert time.monotonic() < deadline
             time.sleep(0.05)
