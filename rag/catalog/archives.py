@@ -29,6 +29,7 @@ from rag.catalog.stores import (
     next_seq,
     store_named,
 )
+from rag.catalog.vectors import is_of_chunk
 
 IMPORTING = "importing:"
 PAGE = 1_000
@@ -87,7 +88,7 @@ def vectors_of(connection: Connection, store: Store, generation: Generation) -> 
 
 
 def _visible(store: Store) -> tuple[sa.ColumnElement[bool], ...]:
-    return _versions.store_id == store.id, _versions.published_seq.is_not(None), _versions.retired_seq.is_(None)
+    return _versions.store_id == store.id, schema.ANSWERS
 
 
 def _paged(connection: Connection, query: sa.Select[Any]) -> Iterator[Rows]:
@@ -159,14 +160,7 @@ def lacking_vectors(connection: Connection, store: Store, space_id: int) -> int:
         sa.select(sa.func.count())
         .select_from(schema.chunks)
         .join(schema.versions, _versions.id == _chunks.version_id)
-        .outerjoin(
-            schema.vectors,
-            sa.and_(
-                _vectors.space_id == space_id,
-                _vectors.tenant == _chunks.tenant,
-                _vectors.embedding_key == _chunks.embedding_key,
-            ),
-        )
+        .outerjoin(schema.vectors, is_of_chunk(space_id))
         .where(_versions.store_id == store.id, _vectors.space_id.is_(None))
     )
     return int(connection.execute(query).scalar_one())

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
 from rag.catalog import schema
-from rag.catalog.vectors import decode_vectors
+from rag.catalog.vectors import decode_vectors, is_of_chunk
 from rag.context import Scalar
 
 _versions, _chunks, _vectors = schema.versions.c, schema.chunks.c, schema.vectors.c
@@ -86,9 +86,7 @@ def read_attributes(
 
 def visible_versions(connection: Connection, store_id: int) -> list[int]:
     """Every version of a store that answers now."""
-    query = sa.select(_versions.id).where(
-        _versions.store_id == store_id, _versions.published_seq.is_not(None), _versions.retired_seq.is_(None)
-    )
+    query = sa.select(_versions.id).where(_versions.store_id == store_id, schema.ANSWERS)
     return list(connection.execute(query.order_by(_versions.id)).scalars())
 
 
@@ -116,14 +114,7 @@ def read_rows(
         query = (
             sa.select(_chunks.id, _chunks.version_id, _versions.document_id, _vectors.vector)
             .join(schema.versions, _versions.id == _chunks.version_id)
-            .join(
-                schema.vectors,
-                sa.and_(
-                    _vectors.space_id == space_id,
-                    _vectors.tenant == _chunks.tenant,
-                    _vectors.embedding_key == _chunks.embedding_key,
-                ),
-            )
+            .join(schema.vectors, is_of_chunk(space_id))
             .where(_chunks.version_id.in_(version_ids[start : start + 500]), _chunks.chunk_set_id == chunk_set_id)
         )
         for rows in connection.execute(query.execution_options(yield_per=size)).partitions():

@@ -114,8 +114,7 @@ def published_version(connection: Connection, document: Document) -> Version | N
     ).where(
         _versions.document_id == document.id,
         _versions.file_id == document.file_id,
-        _versions.published_seq.is_not(None),
-        _versions.retired_seq.is_(None),
+        schema.ANSWERS,
     )
     row = connection.execute(query).first()
     return None if row is None else Version(**row._mapping)
@@ -183,12 +182,7 @@ def count_visible(connection: Connection, store_id: int, chunk_set_id: int) -> i
         sa.select(sa.func.count())
         .select_from(schema.chunks)
         .join(schema.versions, _versions.id == _chunks.version_id)
-        .where(
-            _versions.store_id == store_id,
-            _versions.published_seq.is_not(None),
-            _versions.retired_seq.is_(None),
-            _chunks.chunk_set_id == chunk_set_id,
-        )
+        .where(_versions.store_id == store_id, schema.ANSWERS, _chunks.chunk_set_id == chunk_set_id)
     )
     return int(connection.execute(query).scalar_one())
 
@@ -245,7 +239,7 @@ def _visible() -> sa.Select[Any]:
         .join(schema.versions, _versions.id == _chunks.version_id)
         .join(schema.documents, documents.id == _versions.document_id)
         .join(schema.files, files.id == _versions.file_id)
-        .where(_versions.published_seq.is_not(None), _versions.retired_seq.is_(None))
+        .where(schema.ANSWERS)
     )
 
 

@@ -262,8 +262,7 @@ def _retire(connection: Connection, which: sa.ColumnElement[bool], seq: int) -> 
 
 def _answers(document_id: int | sa.Column[int]) -> sa.ColumnElement[bool]:
     """Of the versions, the one of a document that answers."""
-    published = sa.and_(_versions.published_seq.is_not(None), _versions.retired_seq.is_(None))
-    return sa.and_(_versions.document_id == document_id, published)
+    return sa.and_(_versions.document_id == document_id, schema.ANSWERS)
 
 
 def _newest_attributes() -> sa.ColumnElement[Any]:

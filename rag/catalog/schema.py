@@ -236,6 +236,9 @@ versions = _table(
 """The parsed text of a document at one attempt; it outlives its document as a mark in the change
 log. `purged` once its chunks, and the vectors and text that nothing else uses, are gone."""
 
+ANSWERS = sa.and_(versions.c.published_seq.is_not(None), versions.c.retired_seq.is_(None))
+"""Of versions, those that answer."""
+
 chunks = _table(
     "chunks",
     _id(),

@@ -21,6 +21,16 @@ def embedding_key(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()[:16]
 
 
+def is_of_chunk(space_id: int) -> sa.ColumnElement[bool]:
+    """Of pairs of a chunk and a vector, those where the vector is the chunk's in this space."""
+    chunks = schema.chunks.c
+    return sa.and_(
+        _vectors.space_id == space_id,
+        _vectors.tenant == chunks.tenant,
+        _vectors.embedding_key == chunks.embedding_key,
+    )
+
+
 def missing_keys(connection: Connection, space_id: int, tenant: str, keys: Sequence[bytes]) -> set[bytes]:
     """Which of these texts have no vector yet."""
     missing = set(keys)
