@@ -7,7 +7,7 @@ version that is purged again; changes of attributes and deletions of stores are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from sqlalchemy.engine import Connection
@@ -15,7 +15,8 @@ from sqlalchemy.engine import Connection
 from indexes.vector import Ids
 from rag.backend import Backend
 from rag.catalog import changes, chunks, index_tasks, stores
-from rag.catalog.records import Document, Generation
+from rag.catalog.index_tasks import IndexTask
+from rag.catalog.records import Generation
 from rag.remote import RemoteIndex, is_remote
 
 
@@ -34,28 +35,40 @@ def write_versions(backend: Backend, generation: Generation, version_ids: Sequen
 
 def forget_versions(backend: Backend, store_of: Mapping[int, int]) -> None:
     """Remove the points of these versions (version to store). Raises TryLater when an engine is out of reach."""
-    for store_id in sorted(set(store_of.values())):
-        versions = [version for version, owner in store_of.items() if owner == store_id]
-        for generation in _remote_generations(backend, [store_id]):
-            backend.remotes.collection(generation.space_id).remove_versions(store_id, versions)
+    with backend.database.read() as connection:
+        stores_here = sorted(set(store_of.values()))
+        generations = [g for store_id in stores_here for g in _remote_generations(connection, store_id)]
+    for generation in generations:
+        versions = [version for version, owner in store_of.items() if owner == generation.store_id]
+        backend.remotes.collection(generation.space_id).remove_versions(generation.store_id, versions)
+
+
+def note_attributes(connection: Connection, store_id: int, document_ids: Sequence[int]) -> None:
+    """Write down, with the change, that the engines of a store are to be told of these documents' attributes."""
+    for generation in _remote_generations(connection, store_id):
+        for document_id in document_ids:
+            index_tasks.add(connection, generation.space_id, store_id, document_id)
+
+
+def note_deletion(connection: Connection, store_id: int) -> None:
+    """Write down, before a store's rows go, that its engines are to forget it."""
+    for generation in _remote_generations(connection, store_id):
+        index_tasks.add(connection, generation.space_id, store_id)
 
 
 def settle(backend: Backend) -> None:
     """Tell the engines what was written down for them. Raises TryLater when one is out of reach: it stays written."""
     with backend.database.read() as connection:
         tasks = index_tasks.waiting(connection)
-    for task in tasks:
-        collection = backend.remotes.collection(task.space_id)
-        if task.document_id is None:
-            collection.remove_store(task.store_id)
-        else:
-            told = None
-            # Again when they changed meanwhile: another process may have told the engine the newer ones before us.
-            while (now := _attributes(backend, task.document_id)) != told:
-                collection.set_attributes(task.store_id, task.document_id, now)
-                told = now
-        with backend.database.write() as connection:
-            index_tasks.done(connection, task.id)
+    done: list[int] = []
+    try:
+        for task in tasks:
+            _tell(backend, task)
+            done.append(task.id)
+    finally:
+        if done:
+            with backend.database.write() as connection:
+                index_tasks.cross_off(connection, done)
 
 
 def reconcile(backend: Backend, generation: Generation) -> int:
@@ -99,6 +112,18 @@ def reconcile_where_needed(backend: Backend) -> None:
             reconcile(backend, generation)
 
 
+def _tell(backend: Backend, task: IndexTask) -> None:
+    collection = backend.remotes.collection(task.space_id)
+    if task.document_id is None:
+        collection.remove_store(task.store_id)
+        return
+    told = None
+    # Again when they changed meanwhile: another process may have told the engine the newer ones before us.
+    while (now := _attributes(backend, task.document_id)) != told:
+        collection.set_attributes(task.store_id, task.document_id, now)
+        told = now
+
+
 def _write(connection: Connection, remote: RemoteIndex, rows: changes.ViewRows, *, coming: bool) -> None:
     from indexes.qdrant_collection import Point
 
@@ -122,21 +147,5 @@ def _attributes(backend: Backend, document_id: int) -> Mapping[str, str | float 
         return changes.read_attributes(connection, [document_id]).get(document_id, {})
 
 
-def _remote_generations(backend: Backend, store_ids: Iterable[int]) -> list[Generation]:
-    with backend.database.read() as connection:
-        found = [generation for store_id in store_ids for generation in stores.generations_of(connection, store_id)]
-    return [generation for generation in found if is_remote(generation)]
-
-
-def note_attributes(connection: Connection, document: Document) -> None:
-    """Write down, with the change, that the engines of a document's store are to be told of its attributes."""
-    for generation in stores.generations_of(connection, document.store_id):
-        if is_remote(generation):
-            index_tasks.add(connection, generation.space_id, document.store_id, document.id)
-
-
-def note_deletion(connection: Connection, store_id: int) -> None:
-    """Write down, before a store's rows go, that its engines are to forget it."""
-    for generation in stores.generations_of(connection, store_id):
-        if is_remote(generation):
-            index_tasks.add(connection, generation.space_id, store_id)
+def _remote_generations(connection: Connection, store_id: int) -> list[Generation]:
+    return [generation for generation in stores.generations_of(connection, store_id) if is_remote(generation)]

@@ -160,7 +160,7 @@ def set_attributes(backend: Backend, store: Store, file_id: str, attributes: Map
     with backend.database.write() as connection:
         document = documents.get_document(connection, store, file_id)
         documents.set_attributes(connection, document, attributes)
-        indexing.note_attributes(connection, document)
+        indexing.note_attributes(connection, store.id, [document.id])
         document = documents.get_document(connection, store, file_id)
     indexing.settle(backend)
     return document

@@ -24,6 +24,7 @@ from rag.catalog import chunks, documents, stores, vectors
 from rag.catalog.chunks import NewChunk
 from rag.catalog.records import Document, Generation, State
 from rag.embedders import Embedder
+from rag.remote import is_remote
 from rag.texts import encode_text
 
 EMBED_AT_ONCE = 256
@@ -84,6 +85,8 @@ class Pipeline:
         if not ready:
             return
         generation = self._generation(ready[0])
+        if not is_remote(generation):
+            return
         with self._backend.database.read() as connection:
             versions = [chunks.get_version(connection, d.id, d.attempt) for d in ready]
         indexing.write_versions(self._backend, generation, [v.id for v in versions if v is not None], coming=True)
@@ -93,12 +96,13 @@ class Pipeline:
         ready = [d for d in self._documents(batch) if d.state == "embedding"]
         for start in range(0, len(ready), PUBLISH_AT_ONCE):
             with self._backend.database.write(shared=True) as connection:
-                for document in ready[start : start + PUBLISH_AT_ONCE]:
+                some = ready[start : start + PUBLISH_AT_ONCE]
+                for document in some:
                     version = chunks.get_version(connection, document.id, document.attempt)
                     if version is not None:
                         documents.publish(connection, document, version.id)
-                        # Of a change that came between the points and the flip, the points may know nothing.
-                        indexing.note_attributes(connection, document)
+                # Of a change that came between the points and the flip, the points may know nothing.
+                indexing.note_attributes(connection, some[0].store_id, [document.id for document in some])
         indexing.settle(self._backend)
         sweep(self._backend)
 

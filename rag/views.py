@@ -78,17 +78,16 @@ class View:
             seq = stores.current_seq(connection, self.generation.store_id)
         if seq is None:
             raise NotThere("The vector store was deleted meanwhile.", code="vector_store_not_found")
-        if seq > self.position:
-            self.follow_to(seq)
-        self.behind_since = None
+        self.follow_to(seq)
 
     def follow_to(self, seq: int) -> None:
         """Take in everything up to this number at least, unless the view has been released."""
-        if self.behind_since is None:
-            self.behind_since = time.monotonic()
-        with self._changing:
-            if seq > self.position and not self.released:
-                self._catch_up()
+        if seq > self.position:
+            if self.behind_since is None:
+                self.behind_since = time.monotonic()
+            with self._changing:
+                if seq > self.position and not self.released:
+                    self._catch_up()
         self.behind_since = None
 
     def search(self, vector: Scores | None, words: str | None, condition: Filter | None, depth: int) -> Scored:
@@ -407,6 +406,8 @@ class Views:
     def _follow_all(self) -> None:
         while not self._stop.wait(FOLLOW_EVERY):
             views = list(self._views.items())
+            if not views:
+                continue
             try:
                 with self._database.read() as connection:
                     newest = stores.current_seqs(connection, [view.generation.store_id for _, view in views])
@@ -425,7 +426,7 @@ class Views:
                     self._views.pop(number, None)
                 view.release()
                 shutil.rmtree(self._snapshots / str(number), ignore_errors=True)
-            elif seq > view.position:
+            else:
                 view.follow_to(seq)
             view.save_if_due()
         except RagError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -34,6 +35,6 @@ def waiting(connection: Connection, most: int = 500) -> list[IndexTask]:
     return [IndexTask(**row._mapping) for row in rows]
 
 
-def done(connection: Connection, task_id: int) -> None:
-    """Cross a task off."""
-    connection.execute(sa.delete(schema.index_tasks).where(_tasks.id == task_id))
+def cross_off(connection: Connection, task_ids: Sequence[int]) -> None:
+    """Forget tasks that are done."""
+    connection.execute(sa.delete(schema.index_tasks).where(_tasks.id.in_(task_ids)))
