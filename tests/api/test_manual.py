@@ -28,6 +28,21 @@ def examples(name: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page(name), flags=re.DOTALL)
 
 
+def run(example: str, folder: Path, environment: dict[str, str], seconds: float) -> str:
+    """What an example prints, run as written. Fails where it does."""
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", example],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert done.returncode == 0, f"{example}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
 def test_the_pages_are_these() -> None:
     assert {path.stem for path in MANUAL.glob("*.md")} == set(PAGES)
 
@@ -46,20 +61,11 @@ def test_getting_started_works_as_written(tmp_path: Path) -> None:
     work.mkdir()
     try:
         for example in (*examples("getting-started", "sh"), *examples("operating", "sh")):
-            done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", example],
-                cwd=work,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
-            )
-            assert done.returncode == 0, f"{example}\n{done.stdout}\n{done.stderr}"
+            said = run(example, work, environment, seconds=60)
             if "rag ask" in example:
-                assert "four weeks" in done.stdout
+                assert "four weeks" in said
             if "chat/completions" in example:
-                assert '"grounded":true' in done.stdout.replace(" ", "")
+                assert '"grounded":true' in said.replace(" ", "")
     finally:
         server.kill()
 
@@ -73,20 +79,9 @@ def test_moving_works_as_written(tmp_path: Path) -> None:
         "PYTHONPATH": str(MANUAL.parents[1]),
         "RAG_EMBEDDER": "toy-384",
     }
-    said = []
     last = "rag search notes-again kettle --data rag-data-2"
-    for example in ("rag ingest notes --store notes", *examples("moving", "sh"), last):
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", example],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, f"{example}\n{done.stdout}\n{done.stderr}"
-        said.append(done.stdout)
+    all_ = ("rag ingest notes --store notes", *examples("moving", "sh"), last)
+    said = [run(example, tmp_path, environment, seconds=120) for example in all_]
     assert f'data = "{tmp_path}/rag-data-2"' in said[-2]
     assert "whistles" in said[-1]
 

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
 import struct
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any, ClassVar
+
+from tests.fakes.http import QuietHandler
 
 
 @dataclass(frozen=True)
@@ -209,14 +210,10 @@ class FakeOpenAI:
         self._thread.join(5)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     """One request: record it, take the next step of the script, do it."""
 
     fake: ClassVar[FakeOpenAI]
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args: object) -> None:
-        """Say nothing."""
 
     def handle(self) -> None:
         try:
@@ -292,19 +289,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _json(self, value: Any) -> None:
         self._send(200, json.dumps(value).encode(), "application/json")
-
-    def _send(self, code: int, body: bytes, content_type: str, extra: dict[str, str] | None = None) -> None:
-        self.send_response(code)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        for name, value in (extra or {}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def _break(self) -> None:
-        self.close_connection = True
-        self.connection.shutdown(socket.SHUT_RDWR)
 
     def _say(self, body: dict[str, Any], step: Say) -> None:
         self._open_stream()

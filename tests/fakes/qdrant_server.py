@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+from tests.fakes.http import QuietHandler
 from tests.fakes.openai_server import Drop, Hang, Nonsense, Request, Status
+
+JSON = "application/json"
 
 
 @dataclass(frozen=True)
@@ -199,15 +201,11 @@ _ROUTES: tuple[tuple[str, str, Callable[[FakeQdrant, str, Any], Any]], ...] = (
 )
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     """One request: record it, take the next step of the script, do it."""
 
     fake: ClassVar[FakeQdrant]
-    protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-
-    def log_message(self, *args: object) -> None:
-        """Say nothing."""
 
     def do_GET(self) -> None:
         self._handle()
@@ -228,19 +226,18 @@ class _Handler(BaseHTTPRequestHandler):
                 step.code, step.message, {} if step.retry_after is None else {"Retry-After": f"{step.retry_after:g}"}
             )
         elif isinstance(step, Nonsense):
-            self._send(200, step.body)
+            self._send(200, step.body, JSON)
         elif isinstance(step, Hang | Drop):
             self._break()
         elif self.fake.api_key is not None and headers.get("api-key") != self.fake.api_key:
-            self._send(401, b"Must provide an API key or an Authorization bearer token")
+            self._send(401, b"Must provide an API key or an Authorization bearer token", JSON)
         else:
             self._serve(path, body, answering=not isinstance(step, Lost))
 
     def _serve(self, path: str, body: Any, answering: bool) -> None:
         if path == "/":
-            self._send(
-                200, json.dumps({"title": "qdrant - vector search engine", "version": self.fake.version}).encode()
-            )
+            told = {"title": "qdrant - vector search engine", "version": self.fake.version}
+            self._send(200, json.dumps(told).encode(), JSON)
             return
         try:
             result = self.fake.serve(self.command, path, body)
@@ -251,22 +248,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(409 if "already exists" in str(error) else 400, f"Wrong input: {error}")
             return
         if answering:
-            self._send(200, json.dumps({"result": result, "status": "ok", "time": 0.001}).encode())
+            self._send(200, json.dumps({"result": result, "status": "ok", "time": 0.001}).encode(), JSON)
         else:
             self._break()
 
     def _refuse(self, code: int, words: str, extra: Mapping[str, str] | None = None) -> None:
-        self._send(code, json.dumps({"status": {"error": words}, "time": 0.0}).encode(), extra)
-
-    def _send(self, code: int, body: bytes, extra: Mapping[str, str] | None = None) -> None:
-        self.send_response(code)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        for name, value in (extra or {}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def _break(self) -> None:
-        self.close_connection = True
-        self.connection.shutdown(socket.SHUT_RDWR)
+        self._send(code, json.dumps({"status": {"error": words}, "time": 0.0}).encode(), JSON, extra)
