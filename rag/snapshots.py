@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import json
 import logging
-import os
 import secrets
 import shutil
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from indexes.vector import Ids
+from rag.disk import sync
 
 MANIFEST = "manifest.json"
 IDS = "ids.npy"
@@ -63,7 +63,7 @@ def save(folder: Path, origin: Origin, words: Path, ids: Ids) -> bool:
             before = sorted(folder.glob("words-*"))
             newest = 1 + max((int(name.name.partition("-")[2]) for name in before), default=0)
             aside.replace(folder / f"words-{newest:012d}")
-            _sync(folder)
+            sync(folder)
         except OSError as error:
             log.warning("no snapshot of generation %d: %s", origin.generation, error)
             shutil.rmtree(aside, ignore_errors=True)
@@ -111,8 +111,8 @@ def _write(aside: Path, origin: Origin, words: Path, ids: Ids) -> None:
     manifest = {"origin": asdict(origin), "files": files}
     (aside / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
     for file in aside.iterdir():
-        _sync(file)
-    _sync(aside)
+        sync(file)
+    sync(aside)
 
 
 def _read(snapshot: Path, origin: Origin, words: Path) -> Ids:
@@ -134,11 +134,3 @@ def _read(snapshot: Path, origin: Origin, words: Path) -> Ids:
 def _checksum(file: Path) -> str:
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

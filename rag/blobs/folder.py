@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from indexes.errors import NotThere, TryLater
 from rag.blobs import StoredBlob, require_key
+from rag.disk import sync
 
 PIECE = 1 << 20
 
@@ -30,9 +31,9 @@ class BlobFolder:
                 target = self._path(blob.key)
                 if not target.parent.is_dir():
                     target.parent.mkdir(exist_ok=True)
-                    _sync_folder(self._folder)
+                    sync(self._folder)
                 aside.replace(target)
-                _sync_folder(target.parent)
+                sync(target.parent)
             except OSError as error:
                 raise disk_full(blob.size, error) from error
         return blob
@@ -119,11 +120,3 @@ def _read(file: BinaryIO) -> Iterator[bytes]:
     with file:
         while piece := file.read(PIECE):
             yield piece
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -80,12 +80,6 @@ def anyone_silent(connection: Connection, silent_seconds: float) -> bool:
     return connection.execute(_silent(connection, silent_seconds).limit(1)).first() is not None
 
 
-def count_workers(connection: Connection, silent_seconds: float) -> int:
-    """How many workers have been heard of within so many seconds."""
-    query = sa.select(sa.func.count()).where(_workers.beat_at >= _now(connection) - silent_seconds)
-    return int(connection.execute(query).scalar_one())
-
-
 # ---- batches --------------------------------------------------------------------------------------------------------
 
 
