@@ -40,6 +40,10 @@ FEW_IDS = 1_000
 WORDS_AT_ONCE = 20
 """Powers of two that a float32 adds up exactly."""
 
+SMALL = 10_000
+"""Up to this many texts the writer is given up after each commit: opening one takes a millisecond, and an open one
+holds six threads and as many megabytes, which thousands of small indexes must not."""
+
 EXTRA = 16
 """Hits fetched beyond k, so that the few that tie with the k-th need no second look."""
 
@@ -93,6 +97,10 @@ class TantivyIndex:
                 writer.commit()
             self._index.reload()
             self._searcher = self._index.searcher()
+            if len(self) <= SMALL:
+                with self._writing() as writer:
+                    self._writer = None
+                    writer.wait_merging_threads()
 
     def search(self, query: str, k: int, allowed: Ids | None = None) -> Hits:
         """See `KeywordIndex.search`."""

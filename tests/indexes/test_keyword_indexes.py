@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -124,3 +125,29 @@ def test_a_search_beside_closing_is_unharmed(name: str, tmp_path: Path) -> None:
     assert index.document_frequency(["river"]) == [100]
     with pytest.raises(TryLater):
         index.add([KeywordEntry(1, "late")])
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted where /proc names them")
+def test_a_small_index_keeps_no_writer_between_commits(tmp_path: Path) -> None:
+    """Thousands of small stores may be open at a time."""
+    indexes = [open_keyword_index("tantivy", tmp_path / str(number)) for number in range(5)]
+    before = _threads()
+    for index in indexes:
+        for id_ in (1, 2):
+            index.add([KeywordEntry(id_, "river")])
+            assert _threads() > before
+            index.commit()
+            deadline = time.monotonic() + 20  # some end a moment later
+            while _threads() > before:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        assert index.search("river", 5).ids.tolist() == [1, 2]
+
+
+def _threads() -> int:
+    """Threads that write or merge; one that watches the folder, which the binding starts, is not among them."""
+    names = []
+    for file in Path("/proc/self/task").glob("*/comm"):
+        with contextlib.suppress(OSError):
+            names.append(file.read_text())
+    return sum("thread-tantivy" not in name and "python" not in name for name in names)
