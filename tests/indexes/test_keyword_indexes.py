@@ -135,7 +135,6 @@ def test_a_small_index_keeps_no_writer_between_commits(tmp_path: Path) -> None:
     for index in indexes:
         for id_ in (1, 2):
             index.add([KeywordEntry(id_, "river")])
-            assert _threads() > before
             index.commit()
             deadline = time.monotonic() + 20  # some end a moment later
             while _threads() > before:
