@@ -29,7 +29,7 @@ from indexes.errors import ChangeRequest
 from ingest.document import Block, BlockKind, ParsedDocument
 from rag.tokenizers import Tokenizer
 
-SPLITTER_VERSION = 1
+SPLITTER_VERSION = 2
 """Raised whenever the same document and settings would give other chunks."""
 
 SMALLEST_LIMIT = 32
@@ -55,7 +55,7 @@ class ChunkSettings:
     overlap_tokens: int = 0
     """At most so many tokens of the previous chunk of the same section are repeated, from a sentence or word on."""
     header: bool = True
-    """Put the title and the headings above in front of the text that is embedded."""
+    """Put the title and the headings above, and a cut table's first row, in front of the text that is embedded."""
     merge_below: float = 0.25
     """A section smaller than this share of a chunk is merged with siblings where they fit: 0 none, 0.5 all that fit."""
 
@@ -87,7 +87,8 @@ class ChunkSpan:
     tokens: int
     """Exact tokens of `embedding_text(header, document.text[start:end])`."""
     header: str
-    """Title and headings above, without those that the chunk itself begins with; "" where none is left."""
+    """Title and headings above, without those that the chunk itself begins with, and on a line of its own the first row
+    of a table that the chunk goes on with; "" where none is left."""
 
 
 def embedding_text(header: str, text: str) -> str:
@@ -167,6 +168,8 @@ class _Splitter:
             block.start: self.size(block.start, block.end) for block in self.blocks if block.kind == "heading"
         }
         self.header_sizes = [self.header_size(section.first) for section in self.sections]
+        self.tables = [block for block in self.blocks if block.kind == "table"]
+        self.table_starts = [block.start for block in self.tables]
         self.fitting_header = lru_cache(maxsize=1024)(self._fitting_header)
 
     def chunks(self) -> Iterator[ChunkSpan]:
@@ -191,7 +194,10 @@ class _Splitter:
         if not self.settings.header:
             return self.most
         longest = max(self.header_sizes[self.section_at(start) : self.section_at(end - 1) + 1])
-        return self.most - min(longest, self.most // 4) - _JOIN_SLACK
+        room = self.most - min(longest, self.most // 4) - _JOIN_SLACK
+        tables = self.tables[bisect_left(self.table_starts, start) : bisect_left(self.table_starts, end)]
+        cut = [table for table in tables if self.size(table.start, table.end) > room]
+        return room - max((self.tokenizer.count(self.first_row(table)) for table in cut), default=0)
 
     def header_size(self, key: Sequence[int]) -> int:
         """Estimated tokens of the whole header under these headings."""
@@ -343,13 +349,20 @@ class _Splitter:
         text = self.text[start:end]
         first, last = self.section_at(start), self.section_at(end - 1)
         key = _common([section.first for section in self.sections[first : last + 1]])
+        block = self.blocks[max(0, bisect_right(self.block_starts, start) - 1)]
         header = self.fitting_header(self.header_parts(key, text)) if self.settings.header else ""
+        tokens = self.tokenizer.count(embedding_text(header, text))
+        if self.settings.header and block.kind == "table" and start > block.start and (row := self.first_row(block)):
+            longer = embedding_text(header, row)
+            counted = self.tokenizer.count(embedding_text(longer, text))
+            if counted <= self.most:
+                header, tokens = longer, counted
         return ChunkSpan(
             start=start,
             end=end,
             heading_path=tuple(self.headings[position] for position in key),
-            page=self.blocks[max(0, bisect_right(self.block_starts, start) - 1)].page,
-            tokens=self.tokenizer.count(embedding_text(header, text)),
+            page=block.page,
+            tokens=tokens,
             header=header,
         )
 
@@ -367,6 +380,11 @@ class _Splitter:
             headings = headings[1:]
         title = "" if self.title.casefold() == own else self.title
         return title, tuple(heading for heading in headings if heading.casefold() != own)
+
+    def first_row(self, table: Block) -> str:
+        """What the columns are called, as far as the table says; "" where that takes more than a quarter of a chunk."""
+        row = _one_line(self.text[table.start : table.end].partition("\n")[0])
+        return row if self.tokenizer.count(row) <= self.most // 4 else ""
 
     def first_line(self, text: str) -> str:
         line = text[: 4 * _HEADING_CHARACTERS].partition("\n")[0]

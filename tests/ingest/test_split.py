@@ -160,7 +160,9 @@ def check(
         assert embedding_text(chunk.header, text) == joined
         assert chunk.tokens == tokenizer.count(joined) <= most
         assert len(text) <= 16 * most
-        assert tokenizer.count(chunk.header) <= most // 4
+        headings, _, row = chunk.header.partition("\n")
+        assert tokenizer.count(headings) <= most // 4
+        assert tokenizer.count(row) <= most // 4
         assert settings.header or chunk.header == ""
         path = [" ".join(document.text[block.start : block.end].split()) for block in expected_path(document, chunk)]
         if document.media_type != "text/markdown":
@@ -423,6 +425,29 @@ def test_a_header_names_what_the_chunk_does_not() -> None:
     headers = [chunk.header for chunk in chunks]
     assert headers == ["", "The sea"] + ["The sea › Using C#"] * (len(chunks) - 2)
     assert chunks[-1].heading_path == ("The Sea", "Using C#")
+
+
+def test_rows_that_are_cut_off_a_table_keep_its_first_row() -> None:
+    lines = ["| Setting | Default |", "| --- | --- |", *(f"| server.number_{n} | {8000 + n} |" for n in range(80))]
+    parts = [Part("heading", "Ports", 1), Part("table", "\n".join(lines)), Part("paragraph", sentences(20))]
+    document = document_of(parts, title="Manual")
+    chunks = split_document(document, word_pieces(), LIMIT, ChunkSettings())
+    check(document, word_pieces(), LIMIT, ChunkSettings(), chunks)
+    starts = [document.text[chunk.start :] for chunk in chunks]
+    for chunk, rest in zip(chunks[1:], starts[1:], strict=True):
+        row = "\n| Setting | Default |" if rest.startswith("| server") else ""
+        assert chunk.header == f"Manual › Ports{row}"
+    assert sum(rest.startswith("| server") for rest in starts) >= 3
+    without = split_document(document, word_pieces(), LIMIT, ChunkSettings(header=False))
+    assert {chunk.header for chunk in without} == {""}
+
+
+def test_a_first_row_that_leaves_too_little_room_is_not_repeated() -> None:
+    lines = [" | ".join(f"column{n}" for n in range(40)), *(f"{n} | {sentences(1)}" for n in range(40))]
+    document = document_of([Part("table", "\n".join(lines))], title="Wide")
+    chunks = split_document(document, word_pieces(), LIMIT, ChunkSettings())
+    check(document, word_pieces(), LIMIT, ChunkSettings(), chunks)
+    assert {chunk.header for chunk in chunks} == {"Wide"}
 
 
 def test_a_long_header_loses_its_outer_headings_first() -> None:
