@@ -82,7 +82,7 @@ def _drop(backend: Backend, store: Store) -> None:
 
 def _require_free(backend: Backend, name: str) -> None:
     with backend.database.read() as connection:
-        there = stores.store_named(connection, backend.settings.tenant, name)
+        there = stores.store_named(connection, backend.caller.tenant, name)
     if there is not None:
         raise _taken(name)
 
@@ -130,7 +130,7 @@ def _begin(backend: Backend, manifest: Manifest, name: str, alias: str) -> Store
         }
         return archives.begin(
             connection,
-            backend.settings.tenant,
+            backend.caller.tenant,
             name,
             generation,
             description=told.description,
@@ -167,7 +167,7 @@ class _Import:
         self._take_documents()
         self._take_versions()
         self._take_vectors()
-        tenant = self._backend.settings.tenant
+        tenant = self._backend.caller.tenant
         with self._backend.database.write() as connection:
             lacking = archives.lacking_vectors(connection, self.store, self._generation.space_id)
             if lacking:

@@ -69,12 +69,12 @@ def create_store(
     split = chunk_settings(backend, chunking, opened)
     space_id = backend.ensure_space(opened)
     with backend.database.write() as connection:
-        there = stores.store_named(connection, backend.settings.tenant, name) if only_if_absent else None
+        there = stores.store_named(connection, backend.caller.tenant, name) if only_if_absent else None
         if there is not None:
             return there
         store = stores.create_store(
             connection,
-            backend.settings.tenant,
+            backend.caller.tenant,
             name,
             description=description,
             metadata=metadata,
@@ -95,10 +95,10 @@ def create_store(
 
 def _store_there(backend: Backend, name: str) -> Store | None:
     with backend.database.read() as connection:
-        named = stores.store_named(connection, backend.settings.tenant, name)
+        named = stores.store_named(connection, backend.caller.tenant, name)
         if named is not None or not STORE_ID.fullmatch(name):
             return named
-        return stores.get_store(connection, backend.settings.tenant, name)
+        return stores.get_store(connection, backend.caller.tenant, name)
 
 
 def update_store(backend: Backend, store: Store, changes: Mapping[str, Any]) -> Store:
@@ -128,7 +128,7 @@ def upload(backend: Backend, filename: str, purpose: str, pieces: Iterable[bytes
         # Another caller may have deleted the last file with the same bytes since they were put.
         if not backend.blobs.exists(blob.key):
             raise TryLater("The same file was being deleted; send it again.", code="conflict", retry_after=0.1)
-        return files.add_file(connection, backend.settings.tenant, filename, purpose, blob)
+        return files.add_file(connection, backend.caller.tenant, filename, purpose, blob)
 
 
 def attach(backend: Backend, store: Store, new: Sequence[NewDocument]) -> list[Document]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from copy import copy
 from pathlib import Path
 from threading import Event, Lock
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from indexes import require_keyword_index, require_vector_index
 from indexes.errors import ChangeRequest, TryLater, Unsupported
+from rag.access import Caller
 from rag.blobs import BlobStore, open_blobs, require_blobs
 from rag.blobs import place_of as blobs_place
 from rag.catalog import stores
@@ -65,6 +67,8 @@ class Backend:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.caller = Caller(settings.tenant)
+        """On whose behalf everything is done; at first the operator's."""
         self.embedders = EmbedderRegistry.from_tables(settings.embedders)
         for setting in NAMING_SETTINGS:
             require_named(settings, setting)
@@ -84,6 +88,12 @@ class Backend:
         """Set when documents were queued here, so that whoever runs the jobs need not wait for its next look."""
         self._spaces: dict[int, tuple[Space, Calibration]] = {}
         self._lock = Lock()
+
+    def for_caller(self, caller: Caller) -> Backend:
+        """The same open installation as this caller sees it. Only the first one is closed."""
+        bound = copy(self)
+        bound.caller = caller
+        return bound
 
     def space(self, generation: Generation) -> Space:
         """The space that a generation's vectors live in."""
@@ -117,7 +127,7 @@ class Backend:
     def find_store(self, name: str) -> Store:
         """A store by public id or unique name. Raises NotThere."""
         with self.database.read() as connection:
-            return stores.find_store(connection, self.settings.tenant, name)
+            return stores.find_store(connection, self.caller.tenant, name)
 
     def live_generation(self, store: Store) -> Generation:
         """The generation of a store that answers."""

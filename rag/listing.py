@@ -37,13 +37,13 @@ class Workload:
 def list_files(backend: Backend, page: PageRequest, purpose: str | None = None) -> Page[File]:
     """Uploaded files, one page of them. Raises ChangeRequest (`bad_cursor`)."""
     with backend.database.read() as connection:
-        return files.list_files(connection, backend.settings.tenant, page, purpose)
+        return files.list_files(connection, backend.caller.tenant, page, purpose)
 
 
 def get_file(backend: Backend, file_id: str) -> File:
     """A file by its public id. Raises NotThere."""
     with backend.database.read() as connection:
-        return files.get_file(connection, backend.settings.tenant, file_id)
+        return files.get_file(connection, backend.caller.tenant, file_id)
 
 
 def original(backend: Backend, file: File) -> Iterator[bytes]:
@@ -54,7 +54,7 @@ def original(backend: Backend, file: File) -> Iterator[bytes]:
 def list_stores(backend: Backend, page: PageRequest) -> Page[StoreSummary]:
     """Vector stores, one page of them. Raises ChangeRequest (`bad_cursor`)."""
     with backend.database.read() as connection:
-        found = stores.list_stores(connection, backend.settings.tenant, page)
+        found = stores.list_stores(connection, backend.caller.tenant, page)
         return Page(_summaries(connection, found.rows), found.has_more)
 
 
@@ -68,7 +68,7 @@ def summarise_store(backend: Backend, store: Store) -> StoreSummary:
 def only_store(backend: Backend) -> Store:
     """The only store there is. Raises ChangeRequest (`vector_store_required`) when there is none, or several."""
     with backend.database.read() as connection:
-        found = stores.list_stores(connection, backend.settings.tenant, PageRequest(limit=5)).rows
+        found = stores.list_stores(connection, backend.caller.tenant, PageRequest(limit=5)).rows
     if len(found) == 1:
         return found[0]
     known = ", ".join(f"{store.name or '(unnamed)'} ({store.public_id})" for store in found)
