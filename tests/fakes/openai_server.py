@@ -43,7 +43,8 @@ class Status:
 
     code: int
     message: str = "scripted fault"
-    retry_after: float | None = None
+    retry_after: float | str | None = None
+    """Seconds, or the header's own words."""
 
 
 @dataclass(frozen=True)
@@ -284,7 +285,7 @@ class _Handler(QuietHandler):
 
     def _status(self, step: Status) -> None:
         error = {"message": step.message, "type": "scripted", "param": None, "code": None}
-        extra = {} if step.retry_after is None else {"Retry-After": f"{step.retry_after:g}"}
+        extra = {} if step.retry_after is None else {"Retry-After": str(step.retry_after)}
         self._send(step.code, json.dumps({"error": error}).encode(), "application/json", extra)
 
     def _json(self, value: Any) -> None:
