@@ -16,7 +16,7 @@ from indexes.errors import ChangeRequest, RagError, TryLater
 from rag.embedders import EmbedderSpec, too_long
 from rag.provider import HOSTED, Provider
 from rag.spaces import Space
-from rag.tokenizers import open_tokenizer
+from rag.tokenizers import open_tokenizer, plain
 
 TOKEN_LIMIT = 8191
 BATCH_TEXTS = 64
@@ -68,7 +68,7 @@ class OpenAIEmbedder:
         done = 0
         for batch in self._batches(texts):
             # Endpoints refuse the empty string; a space means as little.
-            vectors = self._request([prefix + text or " " for text in batch])
+            vectors = self._request([plain(prefix + text) or " " for text in batch])
             rows[done : done + len(batch)] = self._checked(vectors)
             done += len(batch)
         return rows
