@@ -16,6 +16,7 @@ from indexes.errors import TryLater
 from rag.context import Context, Message
 from rag.models import Delta, ModelAlias, Sampling, Usage
 from rag.provider import Provider
+from rag.tokenizers import plain
 
 if TYPE_CHECKING:
     from openai import APIStatusError
@@ -85,7 +86,7 @@ class OpenAILLM:
     def _request(self, messages: tuple[Message, ...], sampling: Sampling, dialect: _Dialect) -> dict[str, Any]:
         request: dict[str, Any] = {
             "model": self._alias.model,
-            "messages": [dict(message) for message in messages],
+            "messages": [{name: plain(text) for name, text in message.items()} for message in messages],
             "stream": True,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
