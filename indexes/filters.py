@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import operator
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -159,8 +159,9 @@ def _json_type(value: object) -> str:
     return names.get(type(value), "a list" if isinstance(value, list | tuple) else "an object")
 
 
-_STRING, _NUMBER, _BOOLEAN = 1, 2, 3
-_KIND_NAMES = {_STRING: "strings", _NUMBER: "numbers", _BOOLEAN: "booleans"}
+STRING, NUMBER, BOOLEAN = 1, 2, 3
+"""The kinds of values."""
+_KIND_NAMES = {STRING: "strings", NUMBER: "numbers", BOOLEAN: "booleans"}
 
 _ORDERINGS: dict[str, Callable[[Any, Any], Any]] = {
     "gt": operator.gt,
@@ -168,6 +169,50 @@ _ORDERINGS: dict[str, Callable[[Any, Any], Any]] = {
     "lt": operator.lt,
     "lte": operator.le,
 }
+
+
+def require_known(
+    condition: Filter, has: Callable[[str, int | None], bool], held: Callable[[], Mapping[str, Collection[int]]]
+) -> None:
+    """Refuse what the documents at hand cannot be compared with.
+
+    `has` answers whether a document has an attribute with a value of this kind (None: of any); `held`, which is asked
+    for an error's message alone, which kinds there are of each. Raises ChangeRequest (`param="filters"`):
+    `unknown_filter_key` for a key that no document has, `filter_type` for a value of a kind that no document has there
+    and for an ordering of booleans.
+    """
+    if isinstance(condition, Compound):
+        for part in condition.filters:
+            require_known(part, has, held)
+    elif isinstance(condition, Comparison):
+        if not has(condition.key, None):
+            raise _unknown(condition.key, sorted(held()))
+        for value in condition.value if isinstance(condition.value, tuple) else (condition.value,):
+            kind = kind_of(value)
+            if kind == BOOLEAN and condition.type in _ORDERINGS:
+                raise _ill_typed(f"{condition.type!r} on {condition.key!r}: booleans have no order; use 'eq' or 'ne'.")
+            if not has(condition.key, kind):
+                there = " and ".join(_KIND_NAMES[other] for other in sorted(held()[condition.key]))
+                never = f"never {_KIND_NAMES[kind]} such as {value!r}"
+                raise _ill_typed(f"The attribute {condition.key!r} holds {there}, {never}.")
+
+
+def _unknown(key: str, known: Sequence[str]) -> ChangeRequest:
+    more = f" and {len(known) - MOST_KEYS_NAMED} more" if len(known) > MOST_KEYS_NAMED else ""
+    names = ", ".join(map(repr, known[:MOST_KEYS_NAMED])) or "none"
+    message = f"No document has an attribute {key!r}. Known attributes: {names}{more}."
+    return ChangeRequest(message, code="unknown_filter_key", param="filters")
+
+
+def _ill_typed(message: str) -> ChangeRequest:
+    return ChangeRequest(message, code="filter_type", param="filters")
+
+
+def kind_of(value: Scalar) -> int:
+    """`STRING`, `NUMBER` or `BOOLEAN`."""
+    if isinstance(value, bool):
+        return BOOLEAN
+    return STRING if isinstance(value, str) else NUMBER
 
 
 class AttributeTable:
@@ -213,13 +258,13 @@ class AttributeTable:
     def matching(self, filter: Filter) -> Ids:
         """The ids of the documents that the filter allows, ascending.
 
-        Raises ChangeRequest (`param="filters"`): `unknown_filter_key` for a key that no document has, `filter_type`
-        for a value of a type that no document has there and for an ordering of booleans. Without any document there
-        is nothing to judge by: the answer is empty.
+        Raises ChangeRequest as `require_known` does. Without any document there is nothing to judge by: the answer is
+        empty.
         """
         with self._lock:
             if not self._row_of:
                 return np.empty(0, dtype=np.int64)
+            require_known(filter, self._has, self._held)
             used = len(self._row_of) + len(self._free)
             allowed = self._mask(filter, used) & (self._owners[:used] > 0)
             return np.sort(self._owners[:used][allowed])
@@ -251,12 +296,8 @@ class AttributeTable:
         return mask
 
     def _compared(self, comparison: Comparison, rows: int) -> Mask:
-        column = self._columns.get(("attribute", comparison.key))
-        if column is None:
-            raise self._unknown(comparison.key)
+        column = self._columns["attribute", comparison.key]
         wanted = comparison.value if isinstance(comparison.value, tuple) else (comparison.value,)
-        for value in wanted:
-            _require_type(comparison, value, column)
         if comparison.type in _ORDERINGS:
             return column.ordered(_ORDERINGS[comparison.type], wanted[0], rows)
         equal = column.equal(wanted, rows)
@@ -270,15 +311,16 @@ class AttributeTable:
                 mask |= column.equal((True,), rows)
         return mask
 
-    def _unknown(self, key: str) -> ChangeRequest:
-        known = sorted(name for space, name in self._columns if space == "attribute")
-        more = f" and {len(known) - MOST_KEYS_NAMED} more" if len(known) > MOST_KEYS_NAMED else ""
-        names = ", ".join(map(repr, known[:MOST_KEYS_NAMED])) or "none"
-        return ChangeRequest(
-            f"No document has an attribute {key!r}. Known attributes: {names}{more}.",
-            code="unknown_filter_key",
-            param="filters",
-        )
+    def _has(self, key: str, kind: int | None) -> bool:
+        column = self._columns.get(("attribute", key))
+        return column is not None and (kind is None or column.counts[kind] > 0)
+
+    def _held(self) -> dict[str, list[int]]:
+        return {
+            key: [kind for kind in _KIND_NAMES if column.counts[kind]]
+            for (space, key), column in self._columns.items()
+            if space == "attribute"
+        }
 
 
 def checked_attribute(key: str, value: object) -> Scalar:
@@ -291,29 +333,6 @@ def checked_attribute(key: str, value: object) -> Scalar:
             code="invalid_attribute",
             param="attributes",
         ) from error
-
-
-def _require_type(comparison: Comparison, value: Scalar, column: _Column) -> None:
-    kind = _kind(value)
-    if kind == _BOOLEAN and comparison.type in _ORDERINGS:
-        raise ChangeRequest(
-            f"{comparison.type!r} on {comparison.key!r}: booleans have no order; use 'eq' or 'ne'.",
-            code="filter_type",
-            param="filters",
-        )
-    if not column.counts[kind]:
-        there = " and ".join(_KIND_NAMES[other] for other in _KIND_NAMES if column.counts[other])
-        raise ChangeRequest(
-            f"The attribute {comparison.key!r} holds {there}, never {_KIND_NAMES[kind]} such as {value!r}.",
-            code="filter_type",
-            param="filters",
-        )
-
-
-def _kind(value: Scalar) -> int:
-    if isinstance(value, bool):
-        return _BOOLEAN
-    return _STRING if isinstance(value, str) else _NUMBER
 
 
 class _Column:
@@ -333,7 +352,7 @@ class _Column:
         return sum(self.counts)
 
     def put(self, row: int, value: Scalar, capacity: int) -> None:
-        kind = _kind(value)
+        kind = kind_of(value)
         self.counts[kind] += 1
         number = float(self._strings.hold(value)) if isinstance(value, str) else float(value)
         if self._rare is not None:
@@ -348,7 +367,7 @@ class _Column:
     def drop(self, row: int) -> None:
         kind, number = self._rare.pop(row) if self._rare is not None else (self._kinds[row], self._values[row])
         self.counts[kind] -= 1
-        if kind == _STRING:
+        if kind == STRING:
             self._strings.release(int(number))
         if self._rare is None:
             self._kinds[row] = 0
@@ -357,15 +376,15 @@ class _Column:
         """Where the value is one of these, of the same type."""
         at, kinds, values = self._arrays()
         mask = np.zeros(len(kinds), dtype=bool)
-        for kind in {_kind(value) for value in wanted}:
-            numbers = [self._number(value) for value in wanted if _kind(value) == kind]
+        for kind in {kind_of(value) for value in wanted}:
+            numbers = [self._number(value) for value in wanted if kind_of(value) == kind]
             mask |= (kinds == kind) & (values == numbers[0] if len(numbers) == 1 else np.isin(values, numbers))
         return _scatter(mask, at, rows)
 
     def ordered(self, compare: Callable[[Any, Any], Any], wanted: Scalar, rows: int) -> Mask:
         """Where `compare(value, wanted)` holds for a value of the same type."""
         at, kinds, values = self._arrays()
-        mask = kinds == _kind(wanted)
+        mask = kinds == kind_of(wanted)
         if isinstance(wanted, str):
             mask[mask] = self._strings.holds(compare, wanted)[values[mask].astype(np.int64)]
         else:

@@ -122,7 +122,8 @@ class Backend:
 
     def searchable(self, generation: Generation) -> Searchable:
         """What answers for a generation, with everything that was acknowledged so far."""
-        return self.remote(generation) or self.view(generation)
+        remote = self.remote(generation)
+        return self.view(generation) if remote is None else remote  # an empty one is falsy
 
     def find_store(self, name: str) -> Store:
         """A store by public id or unique name. Raises NotThere."""

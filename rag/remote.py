@@ -4,7 +4,7 @@ after it retires one. What the engine proposes and the catalog does not show fal
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from threading import Lock
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from indexes import REMOTE_INDEXES, require_remote_index
 from indexes.errors import ChangeRequest
-from indexes.filters import Comparison, Compound, Filter
+from indexes.filters import Filter, require_known
 from indexes.vector import Ids
 from rag.catalog import documents
 from rag.catalog.database import Database, incarnation
@@ -26,9 +26,12 @@ from rag.settings import QdrantSettings, Settings, secret
 from rag.spaces import Space
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
     from indexes.qdrant_collection import QdrantCollection, Scope
     from indexes.qdrant_connection import QdrantConnection
 
+_NOTHING: Scores = np.empty(0, dtype=np.float32)
 COUNTED_FOR = 10.0
 """Seconds for which a count of chunks is good enough: it only weighs words."""
 
@@ -44,14 +47,15 @@ class RemoteIndex:
         self._generation = generation
         self._database = database
         self._counted = 0, -COUNTED_FOR
-        self._keys: set[str] = set()
+        self._seen: dict[tuple[str, int | None], int] = {}
+        """A document that has an attribute of this name and kind."""
 
     def search(self, vector: Scores | None, words: str | None, condition: Filter | None, depth: int) -> Scored:
         """See `Searchable.search`. Both legs go in one request, and in another what one leg lacks of the other's."""
         from indexes.qdrant_collection import Leg
 
-        for key in _keys(condition):
-            self._require_known(key)
+        if condition is not None and not self._can_judge(condition):
+            return both_legs(None, None, lambda *_: (_NOTHING, _NOTHING))
         queries = [query for query in (vector, words) if query is not None]
         found = iter(self.collection.search(self.scope, [Leg(query, depth) for query in queries], condition))
         dense = next(found) if vector is not None else None
@@ -60,8 +64,8 @@ class RemoteIndex:
         def rescore(no_dense: Ids, no_keyword: Ids) -> tuple[Scores, Scores]:
             wanted = [(query, ids) for query, ids in ((vector, no_dense), (words, no_keyword)) if query is not None]
             scores = iter(self.collection.scores(self.scope, wanted))
-            dense_scores = next(scores) if vector is not None else np.empty(0, dtype=np.float32)
-            return dense_scores, np.nan_to_num(next(scores)) if words is not None else np.empty(0, dtype=np.float32)
+            dense_scores = next(scores) if vector is not None else _NOTHING
+            return dense_scores, np.nan_to_num(next(scores)) if words is not None else _NOTHING
 
         return both_legs(dense, keyword, rescore)
 
@@ -80,19 +84,31 @@ class RemoteIndex:
             self._counted = number, time.monotonic()
         return number
 
-    def _require_known(self, key: str) -> None:
-        """An index in memory knows the keys that documents have; here the catalog is asked, once for each."""
-        if key in self._keys:
-            return
+    def _can_judge(self, condition: Filter) -> bool:
+        """An index in memory knows what the documents' attributes are; here the catalog is asked.
+
+        False without any document. Raises ChangeRequest as `require_known` does.
+        """
+        store = self._generation.store_id
         with self._database.read() as connection:
-            known = documents.has_attribute(connection, self._generation.store_id, key)
-        if not known:
-            raise ChangeRequest(
-                f"No document of the store has the attribute {key!r}. Set it on one, or filter by another.",
-                code="unknown_attribute",
-                param="filters",
+            if not documents.any_answers(connection, store):
+                return False
+            require_known(
+                condition,
+                lambda key, kind: self._has(connection, key, kind),
+                lambda: documents.attribute_kinds(connection, store),
             )
-        self._keys.add(key)
+        return True
+
+    def _has(self, connection: Connection, key: str, kind: int | None) -> bool:
+        """Whether a document has such an attribute: the one that had it the last time, or else any."""
+        store, seen = self._generation.store_id, self._seen.get((key, kind))
+        if seen is None or documents.find_attribute(connection, store, key, kind, seen) is None:
+            found = documents.find_attribute(connection, store, key, kind)
+            if found is None:
+                return False
+            self._seen[key, kind] = found
+        return True
 
 
 class RemoteIndexes:
@@ -200,11 +216,3 @@ def require_together(vector_index: str, keyword_index: str) -> None:
             "of its own serves both legs: name it for both.",
             code="bad_settings",
         )
-
-
-def _keys(condition: Filter | None) -> Iterator[str]:
-    if isinstance(condition, Comparison):
-        yield condition.key
-    elif isinstance(condition, Compound):
-        for part in condition.filters:
-            yield from _keys(part)

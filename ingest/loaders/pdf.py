@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +18,6 @@ from ingest.loaders.building import DocumentBuilder, one_line
 
 MEDIA_TYPE = "application/pdf"
 MAX_CHARACTERS = 64 * 2**20
-_NO_ERROR = 0
 _WRONG_PASSWORD = 4
 _UNSUPPORTED_SECURITY = 5
 _END_OF_LINE_HYPHEN = re.compile("[\ufffe\x02]\\s*\n?")
@@ -66,7 +66,7 @@ def _open(pdfium: Any, path: Path) -> Any:
         document = pdfium.PdfDocument(path)
     except pdfium.PdfiumError as error:
         code = getattr(error, "err_code", None)
-        if code == _NO_ERROR:  # it opened: only its pages are missing
+        if _opens(pdfium, path):
             raise DocumentFailure("invalid_file", "The PDF has no pages.") from error
         if code == _WRONG_PASSWORD:
             raise DocumentFailure("encrypted", "The PDF asks for a password. Save it without one.") from error
@@ -74,6 +74,14 @@ def _open(pdfium: Any, path: Path) -> Any:
             raise DocumentFailure("encrypted", "The PDF is encrypted in a way that cannot be opened.") from error
         raise DocumentFailure("invalid_file", f"The PDF is damaged and does not open ({error}).") from error
     return document
+
+
+def _opens(pdfium: Any, path: Path) -> bool:
+    """Whether only pages are missing: the code of the error may be that of the file before."""
+    document = pdfium.raw.FPDF_LoadDocument(os.fsencode(path), None)
+    if document:
+        pdfium.raw.FPDF_CloseDocument(document)
+    return bool(document)
 
 
 def _read_pages(pdfium: Any, document: Any) -> tuple[list[list[_Line]], int]:

@@ -1,14 +1,16 @@
-"""Rich text written in code pages, rewritten in Unicode.
+"""Rich text with its letters as code pages and `\\u` spell them, rewritten with the letters themselves, in UTF-8.
 
 A byte of rich text means what the charset of its font says, else the document's code page. Pandoc takes every byte for
-cp1252, so a Russian or Japanese text that older programs wrote comes out as other letters.
+cp1252, so a Russian or Japanese text that older programs wrote comes out as other letters. Of `\\u` it reads no
+character beyond the first 65,536, and it drops a letter that comes after a stand-in (the e of `Stra\\u223?e`). A file
+that is UTF-8 it reads as that.
 """
 
 from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 _LATIN = "cp1252"
 _CHARSETS: Mapping[int, str | None] = {
@@ -39,18 +41,25 @@ _TOKEN = re.compile(
 )
 _BYTE = re.compile(rb"\\'([0-9a-fA-F]{2})|([\x80-\xff])")
 _STAND_IN = re.compile(rb"\\'[0-9a-fA-F]{2}|[^\\{}]")
+_UNICODE = re.compile(rb"\\u-?\d")
+_MARK = "\0"
+"""Before letters that were spelt: a control word that they follow must not go on into them."""
+_CONTROL_WORD = re.compile(rf"(?<!\\)((?:\\\\)*\\[a-zA-Z]+-?\d*){_MARK}")
+_SPECIAL = re.compile(r"[\\{}]")
+_CONTROL = re.compile(r"[\0-\x1f]")
 
 
 def in_unicode(data: bytes) -> bytes:
-    """The same rich text with the bytes of its code pages as `\\u`. What is all cp1252 stays as it is."""
+    """The same rich text in UTF-8. What is all cp1252 and has no `\\u` stays as it is."""
     page = _CODE_PAGE.search(data[:4096])
     document = _known(f"cp{int(page[1])}") if page else _LATIN
     fonts = {int(font): _CHARSETS.get(int(charset), document) for font, charset in _FONT.findall(data)}
-    if {document, *fonts.values()} <= {_LATIN, None}:
+    if {document, *fonts.values()} <= {_LATIN, None} and not _UNICODE.search(data):
         return data
     first = _DEFAULT_FONT.search(data[:4096])
     usual = fonts.get(int(first[1]), document) if first else document
-    return b"".join(_rewritten(data, fonts, document, usual))
+    text = _CONTROL_WORD.sub(r"\1 ", "".join(_rewritten(data, fonts, document, usual))).replace(_MARK, "")
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
 
 
 def _known(name: str) -> str:
@@ -60,18 +69,30 @@ def _known(name: str) -> str:
         return _LATIN
 
 
-def _rewritten(data: bytes, fonts: Mapping[int, str | None], document: str, usual: str | None) -> list[bytes]:
-    made: list[bytes] = []
+def _rewritten(data: bytes, fonts: Mapping[int, str | None], document: str, usual: str | None) -> Iterator[str]:
+    """The text in pieces; a character beyond the first 65,536 comes as its two surrogates."""
     codec: str | None = document
-    skip = 1  # characters after a `\u` that stand in for it
+    skip = 1  # characters after a `\\u` that stand in for it
     outer: list[tuple[str | None, int]] = []
     at = 0
     while token := _TOKEN.search(data, at):
-        made.append(data[at : token.start()])
+        yield data[at : token.start()].decode("ascii")
         at = token.end()
-        if token["bytes"] is not None and codec is not None and codec != _LATIN:
+        if token["bytes"] is not None and codec is None:
+            yield _kept(token["bytes"])
+            continue
+        if token["bytes"] is not None and codec is not None:
             text, at = _decoded(token["bytes"], data, at, codec)
-            made.append(_escaped(text, skip))
+            yield _spelt(text)
+            continue
+        if token["unicode"]:
+            yield _spelt(chr(int(token["unicode"]) % 0x10000))
+            left = skip
+            while left and (stand_in := _STAND_IN.match(data, at)):
+                at, left = stand_in.end(), left - 1
+            continue
+        if token["raw"]:
+            at += int(token["raw"])  # a picture, which is no UTF-8
             continue
         if token["open"]:
             outer.append((codec, skip))
@@ -83,14 +104,17 @@ def _rewritten(data: bytes, fonts: Mapping[int, str | None], document: str, usua
             codec = usual
         elif token["skip"]:
             skip = int(token["skip"])
-        elif token["raw"]:
-            at += int(token["raw"])
-        elif token["unicode"]:
-            left = skip
-            while left and (stand_in := _STAND_IN.match(data, at)):
-                at, left = stand_in.end(), left - 1
-        made.append(data[token.start() : at])
-    return [*made, data[at:]]
+        yield token.group().decode("ascii")
+    yield data[at:].decode("ascii")
+
+
+def _spelt(text: str) -> str:
+    return _MARK + _SPECIAL.sub(r"\\\g<0>", _CONTROL.sub(" ", text))
+
+
+def _kept(symbols: bytes) -> str:
+    """Bytes that are no text, in ASCII."""
+    return _BYTE.sub(lambda byte: b"\\'" + (byte[1] or b"%02x" % byte[2][0]), symbols).decode("ascii")
 
 
 def _decoded(escaped: bytes, data: bytes, at: int, codec: str) -> tuple[str, int]:
@@ -101,10 +125,3 @@ def _decoded(escaped: bytes, data: bytes, at: int, codec: str) -> tuple[str, int
     if decoder.getstate()[0] and data[at : at + 1].isalnum():
         return text + decoder.decode(data[at : at + 1], final=True), at + 1
     return text + decoder.decode(b"", final=True), at
-
-
-def _escaped(text: str, skip: int) -> bytes:
-    """Without stand-ins, and the number of them as it was afterwards: not every reader ends `\\uc` with its group."""
-    units = text.encode("utf-16-le")
-    numbers = (int.from_bytes(units[i : i + 2], "little", signed=True) for i in range(0, len(units), 2))
-    return b"\\uc0%s\\uc%d " % (b"".join(b"\\u%d " % number for number in numbers), skip)

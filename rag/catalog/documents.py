@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from indexes.errors import ChangeRequest, NotThere, TryLater
+from indexes.filters import BOOLEAN, NUMBER, STRING, kind_of
 from rag.catalog import schema
 from rag.catalog.paging import page_rows
 from rag.catalog.records import ACTIVE, Document, File, Page, PageRequest, State, Store
@@ -105,15 +107,42 @@ def list_documents(
     return Page([_document(row) for row in rows], more)
 
 
-def has_attribute(connection: Connection, store_id: int, key: str) -> bool:
-    """Whether a document of a store has an attribute of this name."""
-    if connection.dialect.name == "sqlite":  # in whose paths a key with a quote cannot be written
-        each = sa.func.json_each(_documents.attributes).table_valued("key", joins_implicitly=True)
-        has: sa.ColumnElement[bool] = sa.select(each.c.key).where(each.c.key == key).exists()
-    else:
-        has = _documents.attributes[key].as_string().is_not(None)
-    query = sa.select(_documents.id).where(_documents.store_id == store_id, has).limit(1)
-    return connection.execute(query).first() is not None
+def find_attribute(
+    connection: Connection, store_id: int, key: str, kind: int | None, document_id: int | None = None
+) -> int | None:
+    """A document that answers with an attribute of this name and kind (of `indexes.filters`; None: any), if there is
+    one; only the document named is looked at, where one is named.
+    """
+    # By the stored text, which is what `json.dumps` writes: the databases' own functions stumble over some keys.
+    text, start = sa.cast(_documents.attributes, sa.Text), f"{json.dumps(key)}: "
+    place = (sa.func.instr if connection.dialect.name == "sqlite" else sa.func.strpos)(text, start)
+    query = _answering(store_id, _documents.id).where(place > 0)
+    if document_id is not None:
+        query = query.where(_documents.id == document_id)
+    if kind is not None:
+        first = sa.func.substr(text, place + len(start), 1)
+        kinds = sa.case((first == '"', STRING), (first.in_(["t", "f"]), BOOLEAN), else_=NUMBER)
+        query = query.where(kinds == kind)
+    return connection.execute(query.limit(1)).scalar()
+
+
+def attribute_kinds(connection: Connection, store_id: int) -> dict[str, set[int]]:
+    """The attributes of a store's documents that answer, and which kinds of values each has. Reads them all."""
+    found: dict[str, set[int]] = {}
+    query = _answering(store_id, _documents.attributes).execution_options(yield_per=5_000)
+    for attributes in connection.execute(query).scalars():
+        for key, value in attributes.items():
+            found.setdefault(key, set()).add(kind_of(value))
+    return found
+
+
+def any_answers(connection: Connection, store_id: int) -> bool:
+    """Whether a document of a store answers."""
+    return connection.execute(_answering(store_id, _documents.id).limit(1)).first() is not None
+
+
+def _answering(store_id: int, column: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    return sa.select(column).join(schema.versions, _answers(_documents.id)).where(_documents.store_id == store_id)
 
 
 def documents_of_file(connection: Connection, file_id: int) -> list[Document]:

@@ -6,24 +6,18 @@ direction would put vectors under the wrong texts, silently. Each is an error th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexes.errors import ChangeRequest, RagError, TryLater
 from rag.embedders import EmbedderSpec, too_long
-from rag.provider_key import key_advice, read_key
+from rag.provider import HOSTED, Provider
 from rag.spaces import Space
-from rag.tokenizers import open_tokenizer
+from rag.tokenizers import open_tokenizer, plain
 
-if TYPE_CHECKING:
-    from openai import APIStatusError, OpenAI
-
-HOSTED = "https://api.openai.com/v1"
-CONNECT_SECONDS = 10.0
 TOKEN_LIMIT = 8191
 BATCH_TEXTS = 64
 REQUEST_TOKENS = 250_000
@@ -42,9 +36,9 @@ class OpenAIEmbedder:
         the prefixes leave no room for a text.
         """
         self._spec = spec
-        self._who = f"The embeddings endpoint {spec.base_url or HOSTED} (model {spec.model!r})"
-        self._key = read_key(f"The embedder {spec.name!r}", spec.api_key_env, spec.base_url)
-        self._client = _connect(spec, self._key)
+        who = f"The embeddings endpoint {spec.base_url or HOSTED} (model {spec.model!r})"
+        self._provider = Provider(spec, f"embedders.{spec.name}", f"The embedder {spec.name!r}", who)
+        self._client = self._provider.client()
         try:
             self.tokenizer = open_tokenizer(spec.tokenizer or "cl100k_base")
             self.space = self._describe()
@@ -74,7 +68,7 @@ class OpenAIEmbedder:
         done = 0
         for batch in self._batches(texts):
             # Endpoints refuse the empty string; a space means as little.
-            vectors = self._request([prefix + text or " " for text in batch])
+            vectors = self._request([plain(prefix + text) or " " for text in batch])
             rows[done : done + len(batch)] = self._checked(vectors)
             done += len(batch)
         return rows
@@ -124,13 +118,13 @@ class OpenAIEmbedder:
             rows = {row.index: row.embedding for row in response.data}
             received = len(response.data)
         except OpenAIError as error:
-            raise self._translated(error) from error
+            raise self._provider.translated(error, refused="embedder_refused", nonsense="bad_embeddings") from error
         except (ValueError, TypeError, AttributeError) as error:  # the SDK does not validate what it parses
-            raise TryLater(f"{self._who} sent something that is no answer.", code="bad_embeddings") from error
+            raise TryLater(f"{self._provider.who} sent something that is no answer.", code="bad_embeddings") from error
         if received != len(texts) or rows.keys() != set(range(len(texts))):
             raise TryLater(
-                f"{self._who} answered {len(texts)} texts with {received} rows of {len(rows)} different numbers, so "
-                f"no one knows which vector is whose. Nothing was kept.",
+                f"{self._provider.who} answered {len(texts)} texts with {received} rows of {len(rows)} different "
+                "numbers, so no one knows which vector is whose. Nothing was kept.",
                 code="bad_embeddings",
             )
         return [rows[index] for index in range(len(texts))]
@@ -139,9 +133,9 @@ class OpenAIEmbedder:
         try:
             rows = [np.asarray(vector, dtype=np.float64) for vector in vectors]
         except (ValueError, TypeError) as error:
-            raise TryLater(f"{self._who} sent rows that are no vectors.", code="bad_embeddings") from error
+            raise TryLater(f"{self._provider.who} sent rows that are no vectors.", code="bad_embeddings") from error
         if not all(row.ndim == 1 and row.size for row in rows):
-            raise TryLater(f"{self._who} sent rows that are no vectors.", code="bad_embeddings")
+            raise TryLater(f"{self._provider.who} sent rows that are no vectors.", code="bad_embeddings")
         return rows
 
     def _checked(self, vectors: list[Any]) -> NDArray[np.float32]:
@@ -149,7 +143,7 @@ class OpenAIEmbedder:
         widths = {len(row) for row in rows}
         if widths != {self.space.dimension}:
             raise ChangeRequest(
-                f"{self._who} sent vectors of {', '.join(map(str, sorted(widths)))} dimensions where "
+                f"{self._provider.who} sent vectors of {', '.join(map(str, sorted(widths)))} dimensions where "
                 f"{self.space.dimension} are expected. Has the model behind it changed?",
                 code="wrong_dimension",
             )
@@ -157,57 +151,8 @@ class OpenAIEmbedder:
         norms = np.linalg.norm(wide, axis=1, keepdims=True)
         if not np.isfinite(norms).all() or not norms.all():
             raise TryLater(
-                f"{self._who} sent a vector that is not finite or has no direction. Nothing was kept.",
+                f"{self._provider.who} sent a vector that is not finite or has no direction. Nothing was kept.",
                 code="bad_embeddings",
             )
         unit: NDArray[np.float32] = (wide / norms).astype(np.float32)
         return unit
-
-    def _translated(self, error: Exception) -> RagError:
-        from openai import APIConnectionError, APIStatusError, APITimeoutError
-
-        if isinstance(error, APIStatusError):
-            return self._refused(error)
-        if isinstance(error, APITimeoutError):
-            return TryLater(f"{self._who} sent nothing for {self._spec.timeout:g} seconds.", code="timeout")
-        if isinstance(error, APIConnectionError):
-            return TryLater(f"{self._who} could not be reached, or the connection broke.")
-        return TryLater(f"{self._who} sent something that is no answer.", code="bad_embeddings")
-
-    def _refused(self, error: APIStatusError) -> RagError:
-        status = error.status_code
-        if status in (401, 403):
-            advice = key_advice(f"embedders.{self._spec.name}", self._spec.api_key_env, self._spec.base_url)
-            return TryLater(f"{self._who} refused this installation's credentials (status {status}). {advice}")
-        if status in (408, 409, 429) or status >= 500 or status < 400:
-            code = "rate_limit_exceeded" if status == 429 else "unavailable"
-            return TryLater(f"{self._who} answered with status {status}.", code=code, retry_after=_retry_after(error))
-        body = error.body if isinstance(error.body, dict) else {}
-        words = " ".join(str(body.get("message", "")).split())[:300]
-        words = words.replace(self._key, "***") if self._key else words
-        return ChangeRequest(f"{self._who} refused the request (status {status}): {words}", code="embedder_refused")
-
-
-def _connect(spec: EmbedderSpec, key: str | None) -> OpenAI:
-    """A client that reaches its base URL and nothing else: no proxy from the environment, no redirects."""
-    from openai import DefaultHttpxClient, OpenAI, Timeout
-
-    timeout = Timeout(spec.timeout, connect=min(CONNECT_SECONDS, spec.timeout))
-    client = OpenAI(
-        base_url=spec.base_url or HOSTED,
-        api_key=key or "none",
-        timeout=timeout,
-        max_retries=spec.retries,
-        http_client=DefaultHttpxClient(trust_env=False, follow_redirects=False, timeout=timeout),
-    )
-    if spec.base_url is not None:
-        client.organization = client.project = None  # the SDK has read them from the environment
-    return client
-
-
-def _retry_after(error: APIStatusError) -> float | None:
-    try:
-        seconds = float(error.response.headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None

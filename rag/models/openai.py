@@ -7,26 +7,19 @@ remembered.
 
 from __future__ import annotations
 
-import email.utils
-import math
-import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from indexes.errors import ChangeRequest, RagError, TryLater
+from indexes.errors import TryLater
 from rag.context import Context, Message
 from rag.models import Delta, ModelAlias, Sampling, Usage
-from rag.provider_key import key_advice, read_key
+from rag.provider import Provider
+from rag.tokenizers import plain
 
 if TYPE_CHECKING:
-    from openai import APIError, APIStatusError, AsyncOpenAI
-
-HOSTED = "https://api.openai.com/v1"
-CONNECT_SECONDS = 10.0
-LONGEST_EXCERPT = 300
-"""Characters of a server's own message that ours repeats."""
+    from openai import APIStatusError
 
 
 @dataclass(frozen=True)
@@ -43,8 +36,9 @@ class OpenAILLM:
     def __init__(self, alias: ModelAlias) -> None:
         """Raises TryLater (`unavailable`) when the alias names a key that the environment lacks."""
         self._alias = alias
-        self._key = read_key(f"The model {alias.name!r}", alias.api_key_env, alias.base_url)
-        self._client = _connect(alias, self._key)
+        who = f"The server of the model {alias.name!r}"
+        self._provider = Provider(alias, f"models.{alias.name}", f"The model {alias.name!r}", who)
+        self._client = self._provider.async_client()
         self._dialect = _Dialect()
 
     async def stream(
@@ -65,7 +59,7 @@ class OpenAILLM:
             finally:
                 await chunks.close()
         except (OpenAIError, ValueError) as error:  # ValueError: a chunk that is not JSON
-            raise self._translated(error) from error
+            raise self._provider.translated(error, refused="model_refused") from error
 
     async def close(self) -> None:
         """Release connections. Idempotent."""
@@ -92,7 +86,7 @@ class OpenAILLM:
     def _request(self, messages: tuple[Message, ...], sampling: Sampling, dialect: _Dialect) -> dict[str, Any]:
         request: dict[str, Any] = {
             "model": self._alias.model,
-            "messages": [dict(message) for message in messages],
+            "messages": [{name: plain(text) for name, text in message.items()} for message in messages],
             "stream": True,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -116,40 +110,10 @@ class OpenAILLM:
                 spoke = True
                 yield Delta(text)
         if not spoke and finish is None:
-            raise TryLater(f"The server of the model {self._alias.name!r} ended its stream without an answer.")
+            raise TryLater(f"{self._provider.who} ended its stream without an answer.")
         if finish is None and not ending.announced:
-            raise TryLater(f"The server of the model {self._alias.name!r} broke off in the middle of its answer.")
+            raise TryLater(f"{self._provider.who} broke off in the middle of its answer.")
         yield Delta(finish_reason="length" if finish == "length" else "stop", usage=usage)
-
-    def _translated(self, error: Exception) -> RagError:
-        from openai import APIConnectionError, APIStatusError, APITimeoutError
-
-        who = f"The server of the model {self._alias.name!r}"
-        if isinstance(error, APIStatusError):
-            return self._refused(error, who)
-        if isinstance(error, APITimeoutError):
-            return TryLater(f"{who} sent nothing for {self._alias.timeout:g} seconds.", code="timeout")
-        if isinstance(error, APIConnectionError):
-            return TryLater(f"{who} could not be reached, or the connection broke.")
-        return TryLater(f"{who} sent something that is no answer{self._excerpt(error)}.")
-
-    def _refused(self, error: APIStatusError, who: str) -> RagError:
-        status = error.status_code
-        if status in (401, 403):
-            advice = key_advice(f"models.{self._alias.name}", self._alias.api_key_env, self._alias.base_url)
-            return TryLater(f"{who} refused this installation's credentials (status {status}). {advice}")
-        if status in (408, 409, 429) or status >= 500 or status < 400:
-            code = "rate_limit_exceeded" if status == 429 else "unavailable"
-            return TryLater(f"{who} answered with status {status}.", code=code, retry_after=_retry_after(error))
-        message = f"{who} refused the request (status {status}){self._excerpt(error)}."
-        return ChangeRequest(message, code="model_refused")
-
-    def _excerpt(self, error: Exception) -> str:
-        """The server's own words, short and without our key."""
-        words = " ".join((_own_message(error) or str(error)).split())
-        if self._key:
-            words = words.replace(self._key, "***")
-        return f": {words[:LONGEST_EXCERPT].rstrip('.')}" if words else ""
 
 
 class _Ending:
@@ -165,23 +129,6 @@ class _Ending:
             async for event in events:
                 self.announced = self.announced or event.data.startswith("[DONE]")
                 yield event
-
-
-def _connect(alias: ModelAlias, key: str | None) -> AsyncOpenAI:
-    """A client that reaches its base URL and nothing else: no proxy from the environment, no redirects."""
-    from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
-
-    timeout = Timeout(alias.timeout, connect=min(CONNECT_SECONDS, alias.timeout))
-    client = AsyncOpenAI(
-        base_url=alias.base_url or HOSTED,
-        api_key=key or "none",
-        timeout=timeout,
-        max_retries=alias.retries,
-        http_client=DefaultAsyncHttpxClient(trust_env=False, follow_redirects=False, timeout=timeout),
-    )
-    if alias.base_url is not None:
-        client.organization = client.project = None  # the SDK has read them from the environment
-    return client
 
 
 def _simpler(dialect: _Dialect, message: str) -> _Dialect | None:
@@ -209,22 +156,3 @@ def _usage(chunk: Any) -> Usage | None:
     if not all(isinstance(count, int) and count >= 0 for count in counts):
         return None
     return Usage(*counts)  # type: ignore[arg-type]
-
-
-def _retry_after(error: APIStatusError) -> float | None:
-    """Seconds that the server asks to wait: a number or a date (RFC 9110, 10.2.3)."""
-    value = error.response.headers.get("retry-after", "")
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
-            return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
-
-
-def _own_message(error: Exception | APIError) -> str | None:
-    body = getattr(error, "body", None)
-    message = body.get("message") if isinstance(body, dict) else None
-    return message if isinstance(message, str) else None

@@ -4,8 +4,8 @@
         server.chat(Status(429, retry_after=1), Say("Hello", " you"))     # one entry per request, in order
         client = OpenAI(base_url=server.base_url, api_key="x")
 
-Without a script a chat request is answered with the last message's text back, and an embeddings request with
-`toy_vector` of each text. Every request that came in is in `server.requests`.
+Without a script a chat request is answered by `otherwise` (with the last message's text back), and an embeddings
+request with `toy_vector` of each text. Every request that came in is in `server.requests`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Status:
 
     code: int
     message: str = "scripted fault"
-    retry_after: float | None = None
+    retry_after: float | str | None = None
+    """Seconds, or the header's own words."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +98,15 @@ class Events:
     """Stream these raw `data:` payloads, nothing added: for servers that break the form."""
 
     payloads: tuple[str, ...]
+    bytes_at_a_time: int | None = None
+    """The size of what goes over the wire in one piece, wherever that cuts; None: a payload at a time."""
 
 
 @dataclass(frozen=True)
 class Obey:
     """Answer with what this function makes of the request's body: a model that does what it is told."""
 
-    reply: Callable[[dict[str, Any]], Iterable[str]]
+    reply: Callable[[dict[str, Any]], Iterable[str] | Say]
 
 
 # ---- what may happen to an embeddings request ------------------------------------------------------------------------
@@ -166,6 +169,7 @@ class FakeOpenAI:
     """Send lists of numbers also to a client that asked for base64, as several servers do."""
     refuse_stream_options: bool = False
     """Answer 400 to a request that carries `stream_options`, as older servers do."""
+    otherwise: Obey = Obey(lambda body: (str(body["messages"][-1]["content"]),))
     requests: list[Request] = field(default_factory=list)
     broken_pipes: int = 0
     """How many answers were cut short because the client went away."""
@@ -182,6 +186,11 @@ class FakeOpenAI:
     def embeddings(self, *steps: Step) -> None:
         """What happens to the next embeddings requests, one step each."""
         self._embeddings.extend(steps)
+
+    def forget(self) -> None:
+        """What of the script has not happened yet will not."""
+        self._chat.clear()
+        self._embeddings.clear()
 
     @property
     def base_url(self) -> str:
@@ -242,15 +251,16 @@ class _Handler(QuietHandler):
             self._status(Status(400, "unknown field: stream_options"))
             return
         script = self.fake._chat
-        step = script.popleft() if script else Say(str(body["messages"][-1]["content"]))
+        step = script.popleft() if script else self.fake.otherwise
         if isinstance(step, Obey):
-            step = Say(*step.reply(body))
+            reply = step.reply(body)
+            step = reply if isinstance(reply, Say) else Say(*reply)
         if isinstance(step, Say) and not body.get("stream"):
             self._json(_completion(body, step))
         elif isinstance(step, Say):
             self._say(body, step)
         elif isinstance(step, Events):
-            self._stream(step.payloads)
+            self._stream(step)
         else:
             self._fault(step)
 
@@ -284,7 +294,7 @@ class _Handler(QuietHandler):
 
     def _status(self, step: Status) -> None:
         error = {"message": step.message, "type": "scripted", "param": None, "code": None}
-        extra = {} if step.retry_after is None else {"Retry-After": f"{step.retry_after:g}"}
+        extra = {} if step.retry_after is None else {"Retry-After": str(step.retry_after)}
         self._send(step.code, json.dumps({"error": error}).encode(), "application/json", extra)
 
     def _json(self, value: Any) -> None:
@@ -312,10 +322,14 @@ class _Handler(QuietHandler):
         self._data("[DONE]")
         self._write(b"")
 
-    def _stream(self, payloads: Iterable[str]) -> None:
+    def _stream(self, step: Events) -> None:
         self._open_stream()
-        for payload in payloads:
-            self._data(payload)
+        events = [f"data: {payload}\n\n".encode() for payload in step.payloads]
+        if step.bytes_at_a_time is not None:
+            whole, size = b"".join(events), step.bytes_at_a_time
+            events = [whole[at : at + size] for at in range(0, len(whole), size)]
+        for event in events:
+            self._write(event)
         self._write(b"")
 
     def _open_stream(self) -> None:

@@ -99,16 +99,64 @@ def test_what_an_engine_missed_is_told_it_later(
         wait_for(lambda: len(points(engine)) == 1)
 
 
-def test_a_filter_by_a_key_that_nobody_has_is_refused(settings: Settings) -> None:
-    with open_backend(settings) as backend:
-        store = intake.create_store(backend, "s")
-        add_text(backend, store, "a.txt", "A text about ruffs.", {"colour": "brown", 'a.b"c': 1})
-        wait_until_idle(backend)
-        for key, value, count in (("colour", "brown", 1), ('a.b"c', 1, 1), ("colour", "blue", 0)):
-            condition = parse_filter({"type": "eq", "key": key, "value": value})
-            assert len(found(backend, store, "ruffs", condition=condition)) == count
-        with pytest.raises(ChangeRequest, match="size"):
-            found(backend, store, "ruffs", condition=parse_filter({"type": "gt", "key": "size", "value": 3}))
+FILTERS: list[dict[str, Any]] = [
+    {"type": type_, "key": key, "value": value}
+    for type_, key, value in (
+        ("eq", "colour", "brown"),
+        ("ne", "colour", "brown"),
+        ("eq", "colour", "blue"),
+        ("eq", "colour", 1),
+        ("in", "colour", ["brown", True]),
+        ("nin", "colour", []),
+        ("eq", 'a.b"c', 1),
+        ("eq", 'a.b"c', "1"),
+        ("gt", "tame", True),
+        ("eq", "tame", False),
+        ("eq", "size", 3),
+        ("in", "size", []),
+        ("eq", "ghost", 1),
+    )
+]
+FILTERS.append({"type": "or", "filters": [FILTERS[0], {"type": "and", "filters": [FILTERS[3], FILTERS[-1]]}]})
+
+
+def outcomes(backend: Backend, store: Store) -> list[Any]:
+    """What each filter finds, or the words in which it is refused."""
+
+    def outcome(condition: dict[str, Any]) -> Any:
+        try:
+            return sorted(found(backend, store, "ruffs", condition=parse_filter(condition)))
+        except ChangeRequest as error:
+            return error.code, error.message, error.param
+
+    return [outcome(condition) for condition in FILTERS]
+
+
+def test_a_filter_is_answered_or_refused_in_the_same_words_as_in_memory(settings: Settings, tmp_path: Path) -> None:
+    stages = []
+    for made in (settings, toy_settings(tmp_path / "memory")):
+        with open_backend(made) as backend:
+            store = intake.create_store(backend, "s")
+            seen = [outcomes(backend, store)]
+            add_text(backend, store, "ghost.txt", " ", {"ghost": 1})  # which fails, and so never answers
+            add_text(backend, store, "a.txt", "A text about ruffs.", {"colour": "brown", 'a.b"c': 1})
+            add_text(backend, store, "b.txt", "Another text about ruffs.", {"colour": "blue", "tame": False})
+            wait_until_idle(backend)
+            seen.append(outcomes(backend, store))
+            other = all_documents(backend, store)["b.txt"]
+            intake.set_attributes(backend, store, other.file_public_id, {"colour": 1, "size": 3})
+            seen.append(outcomes(backend, store))
+            intake.delete_documents(backend, list(all_documents(backend, store).values()))
+            seen.append(outcomes(backend, store))
+            stages.append(seen)
+    assert stages[0] == stages[1]
+    nothing, first, second, gone = stages[0]
+    assert nothing == gone == [[]] * len(FILTERS), "without any document there is nothing to judge by"
+    codes = [outcome[0] if isinstance(outcome, tuple) else len(outcome) for outcome in first]
+    ill, unknown = "filter_type", "unknown_filter_key"
+    assert codes == [1, 1, 1, ill, ill, 2, 1, ill, ill, 1, unknown, unknown, unknown, ill]
+    assert first[10][1] == "No document has an attribute 'size'. Known attributes: 'a.b\"c', 'colour', 'tame'."
+    assert [len(second[3]), second[9][0], len(second[10])] == [1, unknown, 1]
 
 
 def test_an_engine_that_lost_everything_is_filled_again_without_embedding(

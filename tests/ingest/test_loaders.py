@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import zipfile
+from collections.abc import Callable
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -15,9 +16,12 @@ from hypothesis import strategies as st
 
 from ingest.document import ParsedDocument, check
 from ingest.failures import DocumentFailure
-from ingest.loaders import LOADERS, loader_for
+from ingest.loaders import LOADERS, Loader, loader_for
 from ingest.loaders.building import usable_title
 from ingest.sniff import sniff
+from tests.contracts.loader import CHECKS, Sample
+from tests.ingest.made_files import docx, line, paragraph, pdf, zipped
+from tests.ingest.samples import sample
 
 
 def parse(folder: Path, name: str, data: bytes | str) -> ParsedDocument:
@@ -39,17 +43,19 @@ def blocks(document: ParsedDocument) -> list[tuple[str, int, str]]:
     return [(block.kind, block.level, document.text[block.start : block.end]) for block in document.blocks]
 
 
-def zipped(**contents: str) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as container:
-        for name, content in contents.items():
-            container.writestr(name.replace("__", "/").replace("_dot_", "."), content)
-    return buffer.getvalue()
+@pytest.mark.parametrize("check_loader", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("media_type", LOADERS)
+def test_contract(media_type: str, check_loader: Callable[[Loader, Sample, Path], None], tmp_path: Path) -> None:
+    check_loader(loader_for(media_type), sample(media_type), tmp_path)
 
 
-def test_every_media_type_has_a_loader() -> None:
-    for media_type in LOADERS:
-        assert callable(loader_for(media_type))
+@pytest.mark.parametrize("media_type", LOADERS)
+def test_each_sample_is_taken_for_what_it_is(media_type: str, tmp_path: Path) -> None:
+    (tmp_path / "stored").write_bytes(sample(media_type).data)
+    assert sniff(tmp_path / "stored", sample(media_type).name) == media_type
+
+
+def test_an_unknown_media_type_has_no_loader() -> None:
     with pytest.raises(DocumentFailure, match="image/png"):
         loader_for("image/png")
 
@@ -199,36 +205,6 @@ def test_html_without_text(tmp_path: Path) -> None:
 # PDF
 
 
-def pdf(pages: list[str], *, info: str = "") -> bytes:
-    """A PDF by hand: one content stream per page, Helvetica at `size x y (text)` given in PDF's own operators."""
-    count = len(pages)
-    kids = " ".join(f"{4 + 2 * number} 0 R" for number in range(count))
-    objects = [
-        "<< /Type /Catalog /Pages 2 0 R >>",
-        f"<< /Type /Pages /Kids [{kids}] /Count {count} >>",
-        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
-    ]
-    for number, content in enumerate(pages):
-        fonts = "/Resources << /Font << /F1 3 0 R >> >>"
-        box = "/MediaBox [0 0 612 792]"
-        objects.append(f"<< /Type /Page /Parent 2 0 R {box} {fonts} /Contents {5 + 2 * number} 0 R >>")
-        objects.append(f"<< /Length {len(content)} >>\nstream\n{content}\nendstream")
-    objects.append(f"<< {info} >>")
-    out, offsets = b"%PDF-1.4\n", []
-    for number, body in enumerate(objects, start=1):
-        offsets.append(len(out))
-        out += f"{number} 0 obj\n{body}\nendobj\n".encode("latin-1")
-    table = "".join(f"{offset:010d} 00000 n \n" for offset in offsets)
-    size = len(objects) + 1
-    trailer = f"<< /Size {size} /Root 1 0 R /Info {len(objects)} 0 R >>"
-    out += f"xref\n0 {size}\n0000000000 65535 f \n{table}trailer\n{trailer}\nstartxref\n{len(out)}\n%%EOF".encode()
-    return out
-
-
-def line(text: str, y: int, size: int = 11) -> str:
-    return f"BT /F1 {size} Tf 72 {y} Td ({text}) Tj ET\n"
-
-
 def test_pdf_pages_paragraphs_and_headings(tmp_path: Path) -> None:
     body = [line(f"This is line {n} of the first paragraph of the text.", 700 - 14 * n) for n in range(4)]
     after = [line(f"And here line {n} of the second paragraph, lower down.", 600 - 14 * n) for n in range(4)]
@@ -243,11 +219,11 @@ def test_pdf_pages_paragraphs_and_headings(tmp_path: Path) -> None:
 
 
 def test_pdf_failures_have_their_codes(tmp_path: Path) -> None:
-    assert code_of(tmp_path, "a.pdf", pdf([])) == "invalid_file"
-    with pytest.raises(DocumentFailure, match=r"^The PDF has no pages\.$"):
-        parse(tmp_path, "a.pdf", pdf([]))
-    assert code_of(tmp_path, "a.pdf", pdf(["0 0 100 100 re f"])) == "no_text"
     assert code_of(tmp_path, "a.pdf", b"%PDF-1.4\ntruncated") == "invalid_file"
+    with pytest.raises(DocumentFailure, match=r"^The PDF has no pages\.$") as caught:
+        parse(tmp_path, "a.pdf", pdf([]))
+    assert caught.value.code == "invalid_file"
+    assert code_of(tmp_path, "a.pdf", pdf(["0 0 100 100 re f"])) == "no_text"
 
 
 def test_pdf_passwords(tmp_path: Path) -> None:
@@ -290,70 +266,6 @@ def rc4(key: bytes, data: bytes) -> bytes:
 
 
 # Office
-
-WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
-RELATIONS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
-
-
-def relations(**targets: str) -> str:
-    """The parts that another part points to, kind by kind, a kind its own identifier."""
-    lines = "".join(
-        f'<Relationship Id="{kind}" Type="{RELATIONS}/{kind.rstrip("0123456789")}" Target="{target}"/>'
-        for kind, target in targets.items()
-    )
-    return (
-        f'<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">{lines}</Relationships>'
-    )
-
-
-def content_types(**parts: str) -> str:
-    """Of an Office package: a part's name to the last words of its type."""
-    office = "application/vnd.openxmlformats-officedocument"
-    overrides = "".join(
-        f'<Override PartName="/{name.replace("__", "/")}.xml" ContentType="{office}.{kind}+xml"/>'
-        for name, kind in parts.items()
-    )
-    kinds = "application/vnd.openxmlformats-package.relationships+xml"
-    defaults = f'<Default Extension="rels" ContentType="{kinds}"/><Default Extension="xml" ContentType="text/xml"/>'
-    space = "http://schemas.openxmlformats.org/package/2006/content-types"
-    return f'<Types xmlns="{space}">{defaults}{overrides}</Types>'
-
-
-def docx(body: str, *, strict: bool = False, head: str = "", footnotes: str = "") -> bytes:
-    styles = (
-        '<w:style w:type="paragraph" w:styleId="H2"><w:name w:val="heading 2"/></w:style>'
-        '<w:style w:type="paragraph" w:styleId="Mine"><w:name w:val="Mine"/><w:basedOn w:val="H2"/></w:style>'
-    )
-    core = "http://schemas.openxmlformats.org/package/2006/metadata/core-properties"
-    parts = {
-        "_rels___dot_rels": relations(officeDocument="word/document.xml"),
-        "word__document_dot_xml": f'{head}<w:document xmlns:w="{WORD}"><w:body>{body}</w:body></w:document>',
-        "word___rels__document_dot_xml_dot_rels": relations(styles="styles.xml", footnotes="footnotes.xml"),
-        "word__styles_dot_xml": f'<w:styles xmlns:w="{WORD}">{styles}</w:styles>',
-        "word__footnotes_dot_xml": f'<w:footnotes xmlns:w="{WORD}">{footnotes}</w:footnotes>',
-        "docProps__core_dot_xml": (
-            f'<p xmlns="{core}" xmlns:dc="http://purl.org/dc/elements/1.1/">'
-            "<dc:title>Core title</dc:title><dc:creator>Ada</dc:creator></p>"
-        ),
-    }
-    if strict:  # the same parts, their namespaces by the other scheme
-        other = {"wordprocessingml/2006": "wordprocessingml", "officeDocument/2006": "officeDocument"}
-        for name, part in parts.items():
-            for ours, theirs in other.items():
-                part = part.replace(
-                    f"http://schemas.openxmlformats.org/{ours}/", f"http://purl.oclc.org/ooxml/{theirs}/"
-                )
-            parts[name] = part
-    main = "wordprocessingml.document.main"
-    types = content_types(word__document=main, word__styles="wordprocessingml.styles")
-    buffer = io.BytesIO(zipped(**parts))
-    with zipfile.ZipFile(buffer, "a") as package:
-        package.writestr("[Content_Types].xml", types)
-    return buffer.getvalue()
-
-
-def paragraph(text: str, properties: str = "") -> str:
-    return f"<w:p><w:pPr>{properties}</w:pPr><w:r><w:t>{text}</w:t></w:r></w:p>"
 
 
 def test_docx_structure(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from indexes.errors import ChangeRequest, NotThere, TryLater
+from indexes.filters import BOOLEAN, NUMBER, STRING
 from rag.blobs import StoredBlob, read_blob
 from rag.blobs.folder import BlobFolder
 from rag.catalog import batches, changes, chunks, documents, files, purge, schema, stores, vectors
@@ -18,6 +20,7 @@ from rag.catalog.database import Database, open_database
 from rag.catalog.records import Document, PageRequest, Store
 from rag.context import Scalar
 from rag.spaces import Space
+from tests.contracts.filters import KEYS
 
 TENANT = "default"
 SPACE = Space("toy", "toy-4", "", 4, "mean", True, "", "", 512)
@@ -218,6 +221,33 @@ def test_new_attributes_take_effect_with_the_text_that_they_came_with(
     third = attach(database, store, "a", "3")
     new = complete(database, third, ["three"], blob="c" * 64)
     assert answering(database, store) == ([new], {first.id: {"v": 3}})
+
+
+def test_an_attribute_is_found_by_its_name_and_kind_among_the_documents_that_answer(
+    database: Database, store: Store
+) -> None:
+    keys = [key for key in KEYS if key]
+    held: list[dict[str, Scalar]] = [
+        dict(zip(keys, itertools.cycle(values), strict=False))
+        for values in (("x", '": 1', 'say "hi": '), (1, -2.5), (True, False))
+    ]
+    ids = [attach(database, store, f"{at}", f"{at + 1}", attributes) for at, attributes in enumerate(held)]
+    with database.read() as connection:
+        assert not documents.any_answers(connection, store.id)
+        assert documents.find_attribute(connection, store.id, keys[0], None) is None
+        assert documents.attribute_kinds(connection, store.id) == {}
+    for at, document in enumerate(ids):
+        complete(database, document, ["text"], blob=f"{at}" * 64)
+    with database.read() as connection:
+        assert documents.any_answers(connection, store.id)
+        assert documents.attribute_kinds(connection, store.id) == {key: {STRING, NUMBER, BOOLEAN} for key in keys}
+        for key in keys:
+            for document, kind in zip(ids, (STRING, NUMBER, BOOLEAN), strict=True):
+                assert documents.find_attribute(connection, store.id, key, kind) == document.id
+                assert documents.find_attribute(connection, store.id, key, kind, ids[0].id) in (None, ids[0].id)
+            assert documents.find_attribute(connection, store.id, key, None) is not None
+            assert documents.find_attribute(connection, store.id, f"{key}-", None) is None
+            assert documents.find_attribute(connection, store.id + 1, key, None) is None
 
 
 def test_what_answers_is_found_by_its_file_until_it_is_replaced(database: Database, store: Store) -> None:

@@ -172,16 +172,6 @@ async def test_the_documents_own_brackets_are_quoted_as_they_stand() -> None:
     assert await spoken("What is the default port?", passage(1, text)) == f"{text} [1]"
 
 
-async def test_a_delta_says_what_it_quotes_and_nothing_else_stands_in_it() -> None:
-    found = context("How do I change the port of the server?", passage(1, MANUAL))
-    for limit in (None, 20):
-        deltas = await said(found, limit)
-        quoted = [delta for delta in deltas if delta.quote is not None]
-        assert quoted
-        assert all(delta.quote is not None and delta.text == delta.quote.text for delta in quoted)
-        assert "".join(delta.text for delta in deltas if delta.quote is None).split() == ["[1]"] * len(quoted)
-
-
 async def test_what_cannot_be_seen_is_not_said() -> None:
     text = "The default port\u202e is\u200b 80\u00ad00.\x00\U000e0041"
     deltas = await said(context("What is the default port?", passage(1, text)))
@@ -198,18 +188,11 @@ async def test_nothing_to_quote_is_refused() -> None:
 
 
 @pytest.mark.parametrize("limit", [8, 12, 20, 40, 80])
-async def test_the_answer_stays_within_its_tokens(limit: int) -> None:
-    found = context("How do I change the port of the server?", passage(1, MANUAL))
-    whole, deltas = await said(found), await said(found, limit)
+async def test_a_cut_answer_is_whole_words_with_their_marker(limit: int) -> None:
+    deltas = await said(context("How do I change the port of the server?", passage(1, MANUAL)), limit)
     text = "".join(delta.text for delta in deltas)
-    count = open_tokenizer(EXTRACTIVE.tokenizer).count(text)
-    assert 0 < count <= limit
+    assert 0 < open_tokenizer(EXTRACTIVE.tokenizer).count(text) <= limit
     assert text.rstrip().endswith("[1]")
-    usage = deltas[-1].usage
-    assert usage is not None
-    assert usage.completion_tokens == count
-    assert whole[-1].finish_reason == "stop"
-    assert deltas[-1].finish_reason == ("length" if text != "".join(delta.text for delta in whole) else "stop")
     assert (deltas[-1].finish_reason == "stop") == (limit >= 80)
 
 
