@@ -172,6 +172,13 @@ class EdgeClient:
         number = self._shards[name].count(edge.CountRequest(exact=exact, filter=_filter(count_filter)))
         return models.CountResult(count=number)
 
+    def facet(self, name: str, key: str, limit: int, exact: bool) -> models.FacetResponse:
+        """See `QdrantClient`."""
+        answer = self._shards[name].facet(edge.FacetRequest(key, limit=limit, exact=exact))
+        return models.FacetResponse(
+            hits=[models.FacetValueHit(value=hit.value, count=hit.count) for hit in answer.hits]
+        )
+
     def _update(self, name: str, operation: Any) -> models.UpdateResult:
         self._shards[name].update(operation)
         return models.UpdateResult(operation_id=1, status=models.UpdateStatus.COMPLETED)
@@ -192,9 +199,10 @@ def _scored(point: Any) -> models.ScoredPoint:
 
 
 def _query(request: models.QueryRequest) -> Any:
+    nearest = request.query.nearest if isinstance(request.query, models.NearestQuery) else request.query
     return edge.QueryRequest(
         limit=request.limit,
-        query=edge.Query.Nearest(_vector(request.query), request.using),
+        query=edge.Query.Nearest(_vector(nearest), request.using),
         with_vector=request.with_vector or None,
         with_payload=False,
         filter=_filter(request.filter),

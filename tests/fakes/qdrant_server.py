@@ -53,6 +53,8 @@ class FakeQdrant:
     """Leave out so many hits of a dense search that is not exact, as a graph may under a filter."""
     engine: Any = None
     """What of `QdrantClient` does what is asked; None for local mode in memory."""
+    before: Callable[[str], None] = lambda _: None
+    """Called with a request's method and path before it is served, to hold it or to let something happen meanwhile."""
     requests: list[Request] = field(default_factory=list)
     _steps: deque[Step] = field(default_factory=deque)
     _stopping: threading.Event = field(default_factory=threading.Event)
@@ -187,6 +189,10 @@ def _count(fake: FakeQdrant, name: str, body: Any) -> Any:
     return _json(fake.engine.count(name, count_filter=models.Filter(**body["filter"]), exact=body["exact"]))
 
 
+def _facet(fake: FakeQdrant, name: str, body: Any) -> Any:
+    return _json(fake.engine.facet(name, key=body["key"], limit=body["limit"], exact=body["exact"]))
+
+
 def _selector(body: Any) -> Any:
     from qdrant_client import models
 
@@ -213,6 +219,7 @@ _ROUTES: tuple[tuple[str, str, Callable[[FakeQdrant, str, Any], Any]], ...] = (
     (f"{_COLLECTION}/points/query/batch", "POST", _query),
     (f"{_COLLECTION}/points/scroll", "POST", _scroll),
     (f"{_COLLECTION}/points/count", "POST", _count),
+    (f"{_COLLECTION}/facet", "POST", _facet),
 )
 
 
@@ -233,6 +240,7 @@ class _Handler(QuietHandler):
         path = urlsplit(self.path).path
         body = json.loads(raw) if raw else None
         self.fake.requests.append(Request(f"{self.command} {self.path}", headers, body))
+        self.fake.before(f"{self.command} {path}")
         step = self.fake._steps.popleft() if self.fake._steps else Pass()
         if isinstance(step, Hang):
             self.fake._stopping.wait(step.seconds)
