@@ -36,6 +36,8 @@ SETTLE_EVERY = 5.0
 """Seconds between two looks at what the engines are still to be told."""
 COMPARE_EVERY = 600.0
 """Seconds between two comparisons of what the engines hold with the catalog."""
+STEP_WAIT = 0.5
+"""Seconds before a step that failed is tried again; doubled each time, over a minute in all."""
 BEAT_EVERY = 2.0
 """Seconds between two signs of life."""
 DEAD_SECONDS = 12.0
@@ -256,7 +258,7 @@ class Runner:
             "name": name,
             "retries_allowed": True,
             "max_attempts": 7,
-            "interval_seconds": 0.5,
+            "interval_seconds": STEP_WAIT,
             "backoff_rate": 2.0,
             "should_retry": is_passing,
         }
@@ -290,7 +292,7 @@ class Runner:
         self._compared = time.monotonic()
         try:
             indexing.reconcile_where_needed(self._backend)
-        except TryLater as error:
+        except RagError as error:  # of one store's engine: the others' work goes on, and its own ends by the same error
             log.warning("what an engine holds is compared with the catalog later: %s", error)
 
     @contextmanager
@@ -457,9 +459,9 @@ def _launch_dbos(url: str, concurrency: int) -> Any:
 
 
 def _as_failure(error: Exception) -> RagError:
-    if isinstance(error, RagError):
-        return error
-    inner = error.__cause__ or error.__context__
-    if isinstance(inner, RagError):
-        return inner
+    # A step that was tried in vain as often as it may be ends as DBOS's own error, with what it met in a list.
+    tried = getattr(error, "errors", None) or []
+    for found in (error, *reversed(tried), error.__cause__, error.__context__):
+        if isinstance(found, RagError):
+            return found
     return TryLater("Ingestion failed unexpectedly; the server's log says more. Try again.", code="server_error")

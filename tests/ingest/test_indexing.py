@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,6 +80,67 @@ def test_an_engine_that_fails_now_and_then_is_tried_again(settings: Settings, en
         there = all_documents(backend, store)
         assert {document.state for document in there.values()} == {"completed"}
         assert len(found(backend, store, "knots")) == 2
+
+
+NO_SPACE = "Service internal error: No space left on device: WAL buffer size exceeds available disk space"
+
+
+SAID = {"away": "reached", "key": "API key", "version": "1.19 or later", "foreign": "not made by", "full": "is full"}
+
+
+@pytest.mark.parametrize("fault", SAID)
+def test_an_engine_that_cannot_be_used_is_named_at_the_document_which_can_be_tried_again(
+    settings: Settings, engine: FakeQdrant, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what needs no engine is done meanwhile."""
+    # Seven tries take a minute.
+    monkeypatch.setattr("ingest.runner.STEP_WAIT", 0.01)
+    monkeypatch.setattr("indexes.qdrant_connection.FIRST_WAIT", 0.001)
+    with open_backend(settings, jobs=False) as backend:
+        store = intake.create_store(backend, "s")
+        assert backend.remote(backend.live_generation(store)) is not None
+    with open_backend(toy_settings(settings.data), jobs=False) as backend:
+        here = intake.create_store(backend, "here")
+    mend = _break(engine, fault)
+    with open_backend(settings) as backend:
+        for into in (store, here):
+            add_text(backend, into, "a.txt", "A text about dotterels.")
+        wait_until_idle(backend)
+        assert all_documents(backend, here)["a.txt"].state == "completed"
+        document = all_documents(backend, store)["a.txt"]
+        assert document.state == "failed"
+        assert SAID[fault] in str(document.error_message)
+    mend()
+    with open_backend(settings) as backend:
+        assert intake.retry(backend, document)
+        wait_until_idle(backend)
+        assert found(backend, store, "dotterels") == ["A text about dotterels."]
+
+
+def _break(engine: FakeQdrant, fault: str) -> Callable[[], None]:
+    """Let something be wrong with an engine. Returns what puts it right."""
+    if fault == "key":
+        engine.api_key = "another"
+        return lambda: setattr(engine, "api_key", None)
+    if fault == "version":
+        engine.version = "1.18.2"
+        return lambda: setattr(engine, "version", "1.19.2")
+    if fault == "foreign":
+        return _foreign(engine)
+    wrong = Drop() if fault == "away" else Status(500, NO_SPACE)
+    engine.before = lambda request: engine.script(wrong) if fault == "away" or request.endswith("/points") else None
+    return lambda: setattr(engine, "before", lambda _: None)
+
+
+def _foreign(engine: FakeQdrant) -> Callable[[], None]:
+    """Put somebody else's collection, of another width, in the place of ours."""
+    from qdrant_client import models
+
+    [collection] = engine.engine.get_collections().collections
+    engine.engine.delete_collection(collection.name)
+    params = {"dense": models.VectorParams(size=5, distance=models.Distance.COSINE)}
+    engine.engine.create_collection(collection.name, params)
+    return lambda: engine.engine.delete_collection(collection.name)
 
 
 def test_what_an_engine_missed_is_told_it_later(
