@@ -28,18 +28,22 @@ class EdgeConnection:
 
     def __init__(self, folder: Path) -> None:
         # Graphs even over little data.
-        self.client = EdgeClient(folder, indexing_threshold=1, full_scan_threshold=10)
+        self._client = EdgeClient(folder, indexing_threshold=1, full_scan_threshold=10)
 
     def require_usable(self) -> None:
         """Always."""
 
     def call(self, method: str, collection_name: str, **arguments: Any) -> Any:
         """One method of `QdrantClient`."""
-        return getattr(self.client, method)(collection_name, **arguments)
+        return getattr(self._client, method)(collection_name, **arguments)
+
+    def optimize(self) -> None:
+        """Build what indexes and graphs are due."""
+        self._client.optimize()
 
     def close(self) -> None:
         """Close every collection."""
-        self.client.close()
+        self._client.close()
 
 
 class EdgeClient:

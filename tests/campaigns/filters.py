@@ -95,7 +95,7 @@ def recall(qdrant: Qdrant, cases: int, seed: int, documents: int = 1000, k: int 
     corpus = random_corpus(rng, documents)
     remote = _Remote(qdrant, corpus)
     if hasattr(qdrant.connection, "optimize"):
-        qdrant.connection.client.optimize()
+        qdrant.connection.optimize()
     found, wanted = 0, 0
     for _ in range(cases):
         condition = random_filter(rng, corpus.documents)

@@ -19,7 +19,7 @@ pytest.importorskip("qdrant_client", reason="qdrant-client is not installed: pip
 
 from indexes.errors import ChangeRequest, TryLater
 from indexes.filters import parse_filter
-from ingest import indexing, intake
+from ingest import indexing, intake, move
 from rag.backend import Backend
 from rag.catalog import schema
 from rag.catalog.records import Store
@@ -263,6 +263,27 @@ def _unpublished(backend: Backend, store: Store, count: int) -> list[tuple[int, 
 def test_one_leg_alone_cannot_lie_in_an_engine_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(ChangeRequest, match="do not go together"):
         Backend(toy_settings(tmp_path, vector_index="qdrant"))
+
+
+def test_who_moves_away_from_an_engine_owes_it_nothing(settings: Settings, engine: FakeQdrant, tmp_path: Path) -> None:
+    """It may be gone for good, which is why one moves."""
+    source = settings.model_copy(update={"data": tmp_path / "here"})
+    with open_backend(source) as backend:
+        store = intake.create_store(backend, "s")
+        add_text(backend, store, "a.txt", "A text about ruffs.", {"seen": "no"})
+        wait_until_idle(backend)
+        file = all_documents(backend, store)["a.txt"].file_public_id
+        engine.api_key = "another"
+        with pytest.raises(TryLater):
+            intake.set_attributes(backend, store, file, {"seen": "yes"})
+    target = move.target_settings(source, data=tmp_path / "there", vector_index="faiss", keyword_index="tantivy")
+    move.move(source, target, lambda *_: None)
+    with open_backend(target) as backend:
+        store = backend.find_store("s")
+        for seen in ("yes", "again"):
+            intake.set_attributes(backend, store, file, {"seen": seen})
+            condition = parse_filter({"type": "eq", "key": "seen", "value": seen})
+            assert found(backend, store, "ruffs", condition=condition) == ["A text about ruffs."]
 
 
 # ---- what happens while points are on their way ---------------------------------------------------------------------
