@@ -55,7 +55,7 @@ class FakeQdrant:
     """What of `QdrantClient` does what is asked; None for local mode in memory."""
     before: Callable[[str], None] = lambda _: None
     """Called with a request's method and path before it is served, to hold it or to let something happen meanwhile."""
-    requests: list[Request] = field(default_factory=list)
+    requests: list[Request] | deque[Request] = field(default_factory=list)
     _steps: deque[Step] = field(default_factory=deque)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _turn: threading.Lock = field(default_factory=threading.Lock)
