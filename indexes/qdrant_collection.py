@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ from indexes.sparse import AVERAGE_WORDS, text_vector, word_number
 from indexes.vector import Hits, Ids
 from indexes.words import WORDS_VERSION, analyse
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 LAYOUT = 1
 """Changes with the names and the payload below."""
 
@@ -34,8 +37,13 @@ DENSE, WORDS = "dense", "words"
 STORE, CHUNK_SET, DOCUMENT, VERSION = "store", "chunk_set", "document", "version"
 
 UPSERT_AT_ONCE = 256
+"""Points of one request: half a MB or more of each."""
+UPSERTS_AT_ONCE = 4
+"""Requests under way at once, so that the next is put together while the engine is at work."""
 IDS_AT_ONCE = 10_000
 COUNTS_AT_ONCE = 8
+MOST_STORES = 100_000
+"""Counted in one request, the largest ones; a smaller one seems empty."""
 
 MARGIN = 1e-5
 """How far the engine's float32 product may stray from the exact cosine."""
@@ -193,9 +201,14 @@ class QdrantCollection:
         Raises ChangeRequest (`wrong_ids`, and as `VectorIndex.add` for a vector, `set_attributes` for attributes).
         """
         checked_ids([point.id for point in points], len(points))
-        structs = [self._struct(scope, point) for point in points]
-        for start in range(0, len(structs), UPSERT_AT_ONCE):
-            self._call("upsert", points=structs[start : start + UPSERT_AT_ONCE], wait=True)
+        payloads = [self._payload(scope, point) for point in points]
+        vectors = iter(self._vectors(points).tolist())
+        rows = [
+            (point, payload, None if point.vector is None else next(vectors))
+            for point, payload in zip(points, payloads, strict=True)
+        ]
+        parts = [rows[start : start + UPSERT_AT_ONCE] for start in range(0, len(rows), UPSERT_AT_ONCE)]
+        _each_at_once(self._upsert, parts, UPSERTS_AT_ONCE)
 
     def remove(self, ids: Ids) -> None:
         """Forget these ids. Ids that are not there are ignored."""
@@ -292,12 +305,16 @@ class QdrantCollection:
         def count(word: str) -> int:
             return self._count([*_inside(scope), _is(WORDS, word_number(word))])
 
-        with ThreadPoolExecutor(COUNTS_AT_ONCE, "qdrant-count") as threads:
-            return list(threads.map(count, words))
+        return _each_at_once(count, words, COUNTS_AT_ONCE)
 
     def count(self, scope: Scope) -> int:
         """How many points there are, published or not."""
         return self._count(_inside(scope))
+
+    def stores(self) -> dict[int, int]:
+        """How many points each store has, published or not."""
+        answer = self._call("facet", key=STORE, limit=MOST_STORES, exact=True)
+        return {int(hit.value): hit.count for hit in answer.hits}
 
     def held(self, scope: Scope) -> Iterator[tuple[Ids, Ids]]:
         """Every id, ascending, and beside it its version, some thousands at a time: for comparing with the catalog."""
@@ -348,25 +365,37 @@ class QdrantCollection:
         selected = models.FilterSelector(filter=models.Filter(must=list(conditions)))
         self._call("delete", points_selector=selected, wait=True)
 
-    def _struct(self, scope: Scope, point: Point) -> models.PointStruct:
-        vectors: dict[str, Any] = {}
-        numbers: list[int] = []
-        if point.vector is not None:
-            vectors[DENSE] = checked_vectors([point.vector], self.dimension)[0].tolist()
-        if point.text is not None:
-            words = [word for part in (point.heading, point.text) for word in analyse(part, self.layout.language)]
-            weights = text_vector(words, self.layout.average_words)
-            numbers = list(weights)
-            vectors[WORDS] = models.SparseVector(indices=numbers, values=list(weights.values()))
-        payload = {
+    def _vectors(self, points: Sequence[Point]) -> NDArray[np.float32]:
+        """The vectors of those that have one, checked."""
+        rows = [point.vector for point in points if point.vector is not None]
+        odd = [row for row in rows if np.shape(row) != (self.dimension,)]
+        return checked_vectors(odd[:1] or np.reshape(rows, (-1, self.dimension)), self.dimension)
+
+    def _payload(self, scope: Scope, point: Point) -> dict[str, Any]:
+        return {
             STORE: str(scope.store),
             CHUNK_SET: scope.chunk_set,
             DOCUMENT: point.document,
             VERSION: point.version,
-            WORDS: numbers,
             **attributes_payload(point.attributes, point.tags),
         }
-        return models.PointStruct(id=point.id, vector=vectors, payload=payload)
+
+    def _upsert(self, rows: Sequence[tuple[Point, dict[str, Any], list[float] | None]]) -> None:
+        structs = []
+        for point, payload, vector in rows:
+            weights = self._weights(point)
+            vectors: dict[str, Any] = {} if vector is None else {DENSE: vector}
+            if weights is not None:
+                vectors[WORDS] = models.SparseVector(indices=list(weights), values=list(weights.values()))
+            payload = {**payload, WORDS: list(weights or ())}
+            structs.append(models.PointStruct(id=point.id, vector=vectors, payload=payload))
+        self._call("upsert", points=structs, wait=True)
+
+    def _weights(self, point: Point) -> dict[int, float] | None:
+        if point.text is None:
+            return None
+        words = [word for part in (point.heading, point.text) for word in analyse(part, self.layout.language)]
+        return text_vector(words, self.layout.average_words)
 
     def _query(self, query: NDArray[np.float32] | str) -> NDArray[np.float32] | models.SparseVector | None:
         """What the engine compares with; None for a text without words."""
@@ -404,6 +433,14 @@ class QdrantCollection:
 
     def _count(self, conditions: list[models.Condition]) -> int:
         return int(self._call("count", count_filter=models.Filter(must=conditions), exact=True).count)
+
+
+def _each_at_once(work: Callable[[Item], Result], items: Sequence[Item], most: int) -> list[Result]:
+    """What each item gives, some at a time. Raises the first error, once what is under way has ended."""
+    if len(items) == 1:
+        return [work(items[0])]
+    with ThreadPoolExecutor(most, "qdrant") as threads:
+        return list(threads.map(work, items))
 
 
 def _payload_indexes(ordered: Iterable[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from qdrant_client import QdrantClient
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from indexes.errors import ChangeRequest, NotThere, RagError, TryLater
+from indexes.errors import ChangeRequest, RagError, TryLater
 
 OLDEST = (1, 19)
 """The first version that weighs words within one tenant, and lets payload indexes do without graphs of their own."""
@@ -93,7 +93,7 @@ class QdrantConnection:
         """Call a method of `QdrantClient` that is harmless when repeated.
 
         Raises TryLater (`engine_unreachable`, `engine_busy`, `bad_answer`) after several tries, TryLater
-        (`wrong_credentials`) and ChangeRequest (`engine_refused`) at once, NotThere (`collection_missing`).
+        (`wrong_credentials`, `storage_full`, `collection_missing`) and ChangeRequest (`engine_refused`) at once.
         """
         for tried in range(1, self._place.tries + 1):
             try:
@@ -130,7 +130,7 @@ class QdrantConnection:
         if isinstance(error, RuntimeError):
             return TryLater(f"{self.where} was closed; open it again.", code="engine_closed")
         if "not found" in str(error) and self.local:
-            return NotThere(f"{self.where}: {error}.", code="collection_missing")
+            return self._missing(str(error))
         if self.local:
             return ChangeRequest(f"{self.where} refused the request: {error}", code="engine_refused")
         return self._broken(error)
@@ -142,10 +142,23 @@ class QdrantConnection:
                 code="wrong_credentials",
             )
         if status == 404:
-            return NotThere(f"{self.where}: {words}", code="collection_missing")
+            return self._missing(words)
+        if status == 507 or "no space left" in words.lower():  # which it says with status 500
+            return TryLater(
+                f"The disk of {self.where} is full ({words}). Free some space there; what is not written yet is "
+                "written then.",
+                code="storage_full",
+            )
         if status in (408, 429) or status >= 500:
             return TryLater(f"{self.where} answered with status {status}: {words}", code="engine_busy")
         return ChangeRequest(f"{self.where} refused the request (status {status}): {words}", code="engine_refused")
+
+    def _missing(self, words: str) -> RagError:
+        return TryLater(
+            f"{self.where} lost what it held: {words.rstrip('.')}. It is filled again from the catalog, by the process "
+            "that runs the jobs.",
+            code="collection_missing",
+        )
 
     def _broken(self, source: Exception) -> RagError:
         if isinstance(source, httpx.TimeoutException):

@@ -2,22 +2,35 @@
 
 Everything here is harmless when repeated. A version's points go before its rows do, so that a crash in between leaves a
 version that is purged again; changes of attributes and deletions of stores are written down with the change
-(`index_tasks`) and done again until the engine has them.
+(`index_tasks`) and done again until the engine has them. Whoever has written points looks at the catalog again: what
+was purged or changed while they were on their way is put right. What a crash or the engine itself takes from all this
+is found when both are compared (`reconcile_where_needed`), at the start and now and then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sqlalchemy.engine import Connection
 
 from indexes.vector import Ids
 from rag.backend import Backend
-from rag.catalog import changes, chunks, index_tasks, stores
+from rag.catalog import changes, chunks, index_tasks, purge, stores
 from rag.catalog.index_tasks import IndexTask
 from rag.catalog.records import Generation
+from rag.context import Scalar
 from rag.remote import RemoteIndex, is_remote
+
+if TYPE_CHECKING:
+    from indexes.qdrant_collection import QdrantCollection
+
+VERSIONS_AT_ONCE, CHUNKS_AT_ONCE = 500, 4_000
+"""Written between two looks at the catalog while an engine is filled."""
+Progress = Callable[[int, int], None]
+"""Told how many chunks are written of how many that an engine lacked."""
 
 
 def write_versions(backend: Backend, generation: Generation, version_ids: Sequence[int], *, coming: bool) -> None:
@@ -27,10 +40,19 @@ def write_versions(backend: Backend, generation: Generation, version_ids: Sequen
     if remote is None:
         return
     space = backend.space(generation)
+    written: dict[int, Mapping[str, Scalar]] = {}
     with backend.database.read() as connection:
         rows = changes.read_rows(connection, version_ids, generation.chunk_set_id, generation.space_id, space.dimension)
         for some in rows:
-            _write(connection, remote, some, coming=coming)
+            written |= _write(connection, remote, some, coming=coming)
+    with backend.database.read() as connection:
+        # They were purged, with the points that were there then, before the last of ours came.
+        gone = purge.over_or_gone(connection, version_ids)
+        now = {} if coming else changes.read_attributes(connection, sorted(written))
+    if gone:
+        remote.collection.remove_versions(generation.store_id, sorted(gone))
+    for document_id in (document for document, attributes in now.items() if attributes != written[document]):
+        _tell_attributes(backend, remote.collection, generation.store_id, document_id)
 
 
 def forget_versions(backend: Backend, store_of: Mapping[int, int]) -> None:
@@ -71,7 +93,7 @@ def settle(backend: Backend) -> None:
                 index_tasks.cross_off(connection, done)
 
 
-def reconcile(backend: Backend, generation: Generation) -> int:
+def reconcile(backend: Backend, generation: Generation, tell: Progress = lambda *_: None) -> int:
     """Make an engine hold what the catalog does: remove what a crash left, write what is missing.
 
     Returns how many versions were written or removed. Reads every id that the engine has: for starting over an empty
@@ -96,35 +118,66 @@ def reconcile(backend: Backend, generation: Generation) -> int:
         visible = changes.visible_versions(connection, generation.store_id)
         wanted = chunks.count_by_version(connection, visible, generation.chunk_set_id)
     missing = [version for version in visible if held.get(version, 0) < wanted.get(version, 0)]
-    for start in range(0, len(missing), 500):
-        write_versions(backend, generation, missing[start : start + 500], coming=False)
+    total, done = sum(wanted[version] for version in missing), 0
+    for some in _stretches(missing, wanted):
+        tell(done, total)
+        write_versions(backend, generation, some, coming=False)
+        done += sum(wanted[version] for version in some)
+    tell(done, total)
     return len(missing) + len(unknown)
 
 
-def reconcile_where_needed(backend: Backend) -> None:
-    """Reconcile the generations whose engine holds another number of chunks than the catalog shows."""
+def reconcile_where_needed(backend: Backend, tell: Progress = lambda *_: None) -> None:
+    """Reconcile the generations whose engine holds another number of chunks than the catalog shows; make collections
+    that are gone again, and forget stores whose deletion came before the last of their points."""
+    with backend.database.read() as connection:
+        spaces = {generation.space_id for generation in stores.all_generations(connection) if is_remote(generation)}
+    held = {space_id: backend.remotes.collection(space_id, anew=True).stores() for space_id in sorted(spaces)}
+    # After the points were seen: a store was there before them, so that one that is not there now is gone for good.
     with backend.database.read() as connection:
         generations = [generation for generation in stores.all_generations(connection) if is_remote(generation)]
-        shown = {g.id: chunks.count_visible(connection, g.store_id, g.chunk_set_id) for g in generations}
-    for generation in generations:
-        remote = backend.remote(generation)
-        if remote is not None and remote.collection.count(remote.scope) != shown[generation.id]:
-            reconcile(backend, generation)
+        shown = Counter[tuple[int, int]]()
+        for one in generations:
+            shown[one.space_id, one.store_id] += chunks.count_visible(connection, one.store_id, one.chunk_set_id)
+    for space_id, points in held.items():
+        for store_id in sorted(points.keys() - {one.store_id for one in generations}):
+            backend.remotes.collection(space_id).remove_store(store_id)
+    for one in generations:
+        if held.get(one.space_id, {}).get(one.store_id, 0) != shown[one.space_id, one.store_id]:
+            reconcile(backend, one, tell)
+
+
+def _stretches(versions: Sequence[int], sizes: Mapping[int, int]) -> Iterator[list[int]]:
+    some: list[int] = []
+    for version in versions:
+        if some and (len(some) == VERSIONS_AT_ONCE or sum(sizes[v] for v in some) >= CHUNKS_AT_ONCE):
+            yield some
+            some = []
+        some.append(version)
+    if some:
+        yield some
 
 
 def _tell(backend: Backend, task: IndexTask) -> None:
     collection = backend.remotes.collection(task.space_id)
     if task.document_id is None:
         collection.remove_store(task.store_id)
-        return
+    else:
+        _tell_attributes(backend, collection, task.store_id, task.document_id)
+
+
+def _tell_attributes(backend: Backend, collection: QdrantCollection, store_id: int, document_id: int) -> None:
     told = None
     # Again when they changed meanwhile: another process may have told the engine the newer ones before us.
-    while (now := _attributes(backend, task.document_id)) != told:
-        collection.set_attributes(task.store_id, task.document_id, now)
+    while (now := _attributes(backend, document_id)) != told:
+        collection.set_attributes(store_id, document_id, now)
         told = now
 
 
-def _write(connection: Connection, remote: RemoteIndex, rows: changes.ViewRows, *, coming: bool) -> None:
+def _write(
+    connection: Connection, remote: RemoteIndex, rows: changes.ViewRows, *, coming: bool
+) -> Mapping[int, Mapping[str, Scalar]]:
+    """Write these rows' points. Returns the attributes that they were given, by document."""
     from indexes.qdrant_collection import Point
 
     texts = {number: (text, heading) for number, text, heading in changes.read_texts(connection, _numbers(rows.ids))}
@@ -136,13 +189,14 @@ def _write(connection: Connection, remote: RemoteIndex, rows: changes.ViewRows, 
         )
     ]
     remote.collection.put(remote.scope, points)
+    return attributes
 
 
 def _numbers(ids: Ids) -> list[int]:
     return [int(number) for number in ids]
 
 
-def _attributes(backend: Backend, document_id: int) -> Mapping[str, str | float | bool]:
+def _attributes(backend: Backend, document_id: int) -> Mapping[str, Scalar]:
     with backend.database.read() as connection:
         return changes.read_attributes(connection, [document_id]).get(document_id, {})
 

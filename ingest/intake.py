@@ -208,7 +208,10 @@ def delete_store(backend: Backend, store: Store) -> None:
         texts = stores.delete_store(connection, store)
     drop_blobs(backend, texts)
     sweep(backend)
-    indexing.settle(backend)
+    try:
+        indexing.settle(backend)
+    except TryLater as error:
+        log.warning("an engine forgets the store %s later: %s", store.public_id, error)
 
 
 def sweep(backend: Backend) -> None:

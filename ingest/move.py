@@ -35,7 +35,7 @@ from indexes.errors import ChangeRequest, NotThere, RagError, TryLater
 from ingest import indexing
 from rag.backend import NAMING_SETTINGS, Backend, require_named, usable_folder
 from rag.blobs import BlobStore, open_blobs, place_of
-from rag.catalog import batches, copying, moves
+from rag.catalog import batches, copying, index_tasks, moves
 from rag.catalog.copying import Checksum
 from rag.catalog.database import Database, incarnation, open_database
 from rag.catalog.engines import parse_url, shown_url
@@ -124,9 +124,7 @@ def fill_engines(target: Settings, tell: Progress) -> None:
         return
     backend = Backend(target)
     try:
-        tell("indexing", 0, 1)
-        indexing.reconcile_where_needed(backend)
-        tell("indexing", 1, 1)
+        indexing.reconcile_where_needed(backend, partial(tell, "indexing"))
     finally:
         asyncio.run(backend.close())
 
@@ -390,6 +388,7 @@ class Move:
             mark = self._own(connection, state)
             if self.stays:
                 copying.change_all(connection, self._changed)
+                index_tasks.forget_all(connection)
             else:
                 copying.never_give_again(connection, last)
             moves.settle(

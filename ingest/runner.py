@@ -16,8 +16,8 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from threading import Event, Lock, Thread
 from typing import IO, Any
 
@@ -34,6 +34,10 @@ LOOK_EVERY = 0.25
 """Seconds between two looks at the queue when nobody rings."""
 SETTLE_EVERY = 5.0
 """Seconds between two looks at what the engines are still to be told."""
+COMPARE_EVERY = 600.0
+"""Seconds between two comparisons of what the engines hold with the catalog."""
+STEP_WAIT = 0.5
+"""Seconds before a step that failed is tried again; doubled each time, over a minute in all."""
 BEAT_EVERY = 2.0
 """Seconds between two signs of life."""
 DEAD_SECONDS = 12.0
@@ -73,6 +77,8 @@ class Runner:
         self._parsers: ParserPool | None = None
         self._begun = 0
         self._settled = 0.0
+        self._compared = 0.0
+        self._engine_lost = Event()
         self._told: set[type[Exception]] = set()
         self._warned = ""
         self.fault: Exception | None = None
@@ -167,10 +173,7 @@ class Runner:
         sweep_imports(self._backend)
         sweep(self._backend)
         sweep_blobs(self._backend)
-        try:
-            indexing.reconcile_where_needed(self._backend)
-        except TryLater as error:
-            log.warning("an engine of its own is out of reach; it is looked over at the next start: %s", error)
+        self._compare()
         _launch_dbos(_jobs_url(self._backend), settings.concurrent_batches)
 
         @DBOS.workflow(name="ingest_batch")
@@ -243,7 +246,8 @@ class Runner:
 
         def step() -> None:
             try:
-                work(batch)
+                with self._noticing_loss():
+                    work(batch)
             except Exception:
                 if self._stop.is_set():
                     # Recorded as the step's result it would be raised again at each resumption.
@@ -254,7 +258,7 @@ class Runner:
             "name": name,
             "retries_allowed": True,
             "max_attempts": 7,
-            "interval_seconds": 0.5,
+            "interval_seconds": STEP_WAIT,
             "backoff_rate": 2.0,
             "should_retry": is_passing,
         }
@@ -274,10 +278,32 @@ class Runner:
             pass
 
     def _settle(self) -> None:
-        """Now and then, tell the engines what could not be told them when it happened."""
+        """Now and then, tell the engines what could not be told them when it happened, and see what they hold."""
         if time.monotonic() - self._settled > SETTLE_EVERY:
             self._settled = time.monotonic()
-            indexing.settle(self._backend)
+            with self._noticing_loss():
+                indexing.settle(self._backend)
+        if self._engine_lost.is_set() or time.monotonic() - self._compared > COMPARE_EVERY:
+            sweep(self._backend)
+            self._compare()
+
+    def _compare(self) -> None:
+        self._engine_lost.clear()
+        self._compared = time.monotonic()
+        try:
+            indexing.reconcile_where_needed(self._backend)
+        except RagError as error:  # of one store's engine: the others' work goes on, and its own ends by the same error
+            log.warning("what an engine holds is compared with the catalog later: %s", error)
+
+    @contextmanager
+    def _noticing_loss(self) -> Iterator[None]:
+        """Let an engine that lost what it held be filled at the next look."""
+        try:
+            yield
+        except TryLater as error:
+            if error.code == "collection_missing":
+                self._engine_lost.set()
+            raise
 
     def _adopt(self) -> bool:
         """Begin a batch that another worker left or died with. False when there is none."""
@@ -433,9 +459,9 @@ def _launch_dbos(url: str, concurrency: int) -> Any:
 
 
 def _as_failure(error: Exception) -> RagError:
-    if isinstance(error, RagError):
-        return error
-    inner = error.__cause__ or error.__context__
-    if isinstance(inner, RagError):
-        return inner
+    # A step that was tried in vain as often as it may be ends as DBOS's own error, with what it met in a list.
+    tried = getattr(error, "errors", None) or []
+    for found in (error, *reversed(tried), error.__cause__, error.__context__):
+        if isinstance(found, RagError):
+            return found
     return TryLater("Ingestion failed unexpectedly; the server's log says more. Try again.", code="server_error")

@@ -136,13 +136,17 @@ class RemoteIndexes:
                 found = self._open.setdefault(generation.id, found)
         return found
 
-    def collection(self, space_id: int) -> QdrantCollection:
-        """The collection of a vector space, made if it is not there."""
-        space = self._space_of(space_id)
+    def collection(self, space_id: int, *, anew: bool = False) -> QdrantCollection:
+        """The collection of a vector space, made if it is not there: seen to once, or `anew`."""
         with self._lock:
-            if space_id not in self._collections:
-                self._collections[space_id] = self._made(space)
-            return self._collections[space_id]
+            found = self._collections.get(space_id)
+        if found is not None and not anew:
+            return found
+        # Without the lock: who waits for an engine must not keep others from what is open.
+        made = found or self._made(self._space_of(space_id))
+        made.ensure()
+        with self._lock:
+            return self._collections.setdefault(space_id, made)
 
     def close(self) -> None:
         """Close the connection. Idempotent."""
@@ -161,7 +165,7 @@ class RemoteIndexes:
             owner = incarnation(connection)
         layout = {name: getattr(self._settings, name) for name in QdrantLayout.__dataclass_fields__ if name in _SET}
         effort = {name: getattr(self._settings, name) for name in QdrantEffort.__dataclass_fields__}
-        made = QdrantCollection(
+        return QdrantCollection(
             self._connected(),
             owner,
             space.fingerprint,
@@ -170,13 +174,12 @@ class RemoteIndexes:
             QdrantEffort(**effort),
             self._settings.prefix,
         )
-        made.ensure()
-        return made
 
     def _connected(self) -> QdrantConnection:
-        if self._connection is None:
-            self._connection = _connection(self._settings, self._folder)
-        return self._connection
+        with self._lock:
+            if self._connection is None:
+                self._connection = _connection(self._settings, self._folder)
+            return self._connection
 
 
 _SET = frozenset(QdrantSettings.model_fields)

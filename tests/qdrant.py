@@ -16,8 +16,9 @@ import pytest
 
 from tests.fakes.qdrant_server import FakeQdrant
 
-KINDS = ("memory", "folder", "engine", "fake", "server")
-"""Local mode in memory and in a folder, the server's engine without a server, the fake server, and a real one."""
+KINDS = ("memory", "folder", "engine", "fake", "fake-engine", "server")
+"""Local mode in memory and in a folder, the server's engine without a server, the fake server over local mode and over
+that engine, and a real one."""
 
 
 class Qdrant:
@@ -62,14 +63,14 @@ def open_qdrant(kind: str, folder: Path) -> Iterator[Qdrant]:
     from indexes.qdrant_collection import QdrantEffort
     from indexes.qdrant_connection import QdrantConnection, QdrantPlace
 
-    if kind == "engine":
+    if kind.endswith("engine"):
         pytest.importorskip("qdrant_edge", reason="the engine is not installed: pip install qdrant-edge-py")
-        from tests.qdrant_edge import EdgeConnection
-
+        from tests.qdrant_edge import EdgeClient, EdgeConnection
+    if kind == "engine":
         yield from _opened(EdgeConnection(folder), QdrantEffort(exact=True))
         return
-    if kind == "fake":
-        with FakeQdrant() as server:
+    if kind.startswith("fake"):
+        with FakeQdrant(engine=EdgeClient(folder) if kind == "fake-engine" else None) as server:
             yield from _opened(QdrantConnection(QdrantPlace(server.url)), QdrantEffort(exact=True))
         return
     place = QdrantPlace(folder=folder if kind == "folder" else None)

@@ -7,46 +7,77 @@ translated argument by argument, nothing is worked out here.
 from __future__ import annotations
 
 import shutil
-import types
 from pathlib import Path
 from typing import Any
 
 import qdrant_edge as edge
 from qdrant_client import models
+from qdrant_client.http import models as rest  # for QueryResponse: in `models` another stands under that name
 
 from indexes.errors import ChangeRequest
 
+SERVERS_FULL_SCAN_THRESHOLD = 10_000
+"""Below so many kB of vectors a server compares with all of them."""
+
 
 class EdgeConnection:
-    """What of `QdrantConnection` a collection uses. Each collection is a folder."""
+    """What of `QdrantConnection` a collection uses."""
 
     local = False
     where = "the embedded engine"
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._shards: dict[str, Any] = {}
-        self._made: dict[str, dict[str, Any]] = {}
-        self._indexes: dict[str, set[str]] = {}
+        # Graphs even over little data.
+        self._client = EdgeClient(folder, indexing_threshold=1, full_scan_threshold=10)
 
     def require_usable(self) -> None:
         """Always."""
 
     def call(self, method: str, collection_name: str, **arguments: Any) -> Any:
         """One method of `QdrantClient`."""
-        return getattr(self, f"_{method}")(collection_name, **arguments)
+        return getattr(self._client, method)(collection_name, **arguments)
+
+    def optimize(self) -> None:
+        """Build what indexes and graphs are due."""
+        self._client.optimize()
 
     def close(self) -> None:
-        """Close every shard."""
-        for name in list(self._shards):
-            self._delete_collection(name)
+        """Close every collection."""
+        self._client.close()
 
-    def _collection_exists(self, name: str) -> bool:
+
+class EdgeClient:
+    """What of `QdrantClient` a collection uses. Each collection is a folder, deleted at the end.
+
+    A server builds graphs by itself, behind what it answers; here `optimize` does. The thresholds are in kB.
+    """
+
+    def __init__(self, folder: Path, indexing_threshold: int | None = None, full_scan_threshold: int | None = None):
+        self._folder = folder
+        self._indexing_threshold = indexing_threshold
+        self._full_scan_threshold = full_scan_threshold
+        self._shards: dict[str, Any] = {}
+        self._made: dict[str, dict[str, Any]] = {}
+        self._indexes: dict[str, dict[str, Any]] = {}
+
+    def close(self) -> None:
+        """Close every collection."""
+        for name in list(self._shards):
+            self.delete_collection(name)
+
+    def optimize(self) -> None:
+        """Build what indexes and graphs are due."""
+        for shard in self._shards.values():
+            shard.optimize()
+
+    def collection_exists(self, name: str) -> bool:
+        """See `QdrantClient`."""
         return name in self._shards
 
-    def _create_collection(self, name: str, **made: Any) -> None:
+    def create_collection(self, name: str, **made: Any) -> bool:
+        """See `QdrantClient`."""
         if name in self._shards:
-            raise ChangeRequest("already exists")
+            raise ChangeRequest(f"Collection {name} already exists")
         [(dense, params)] = made["vectors_config"].items()
         [(words, _)] = made["sparse_vectors_config"].items()
         hnsw = made["hnsw_config"]
@@ -54,69 +85,107 @@ class EdgeConnection:
             vectors={dense: edge.EdgeVectorParams(size=params.size, distance=edge.Distance.Dot)},
             sparse_vectors={words: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
             hnsw_config=edge.HnswIndexConfig(
-                m=hnsw.m, ef_construct=hnsw.ef_construct, payload_m=hnsw.payload_m, full_scan_threshold=10
+                m=hnsw.m,
+                ef_construct=hnsw.ef_construct,
+                payload_m=hnsw.payload_m,
+                full_scan_threshold=self._full_scan_threshold or SERVERS_FULL_SCAN_THRESHOLD,
             ),
             quantization_config=_quantisation(made["quantization_config"]),
-            # Small, so that graphs are built over little data.
-            optimizers=edge.EdgeOptimizersConfig(indexing_threshold=1),
+            optimizers=edge.EdgeOptimizersConfig(indexing_threshold=self._indexing_threshold),
         )
         self._shards[name] = edge.EdgeShard.create(str(self._folder / name), config)
-        self._made[name], self._indexes[name] = made, set()
+        self._made[name], self._indexes[name] = made, {}
+        return True
 
-    def _delete_collection(self, name: str) -> None:
+    def delete_collection(self, name: str) -> bool:
+        """See `QdrantClient`."""
         shard = self._shards.pop(name, None)
         if shard is not None:
             shard.close()
             shutil.rmtree(self._folder / name)
+        return shard is not None
 
-    def _get_collection(self, name: str) -> Any:
-        config = types.SimpleNamespace(metadata=self._made[name]["metadata"])
-        return types.SimpleNamespace(config=config, payload_schema=self._indexes[name])
+    def get_collection(self, name: str) -> models.CollectionInfo:
+        """See `QdrantClient`: metadata and payload indexes as they are, the rest as a new server has it."""
+        made = self._made[name]
+        schema = {
+            field: models.PayloadIndexInfo(data_type=kind, points=0) for field, kind in self._indexes[name].items()
+        }
+        params = models.CollectionParams(vectors=made["vectors_config"], sparse_vectors=made["sparse_vectors_config"])
+        optimizers = models.OptimizersConfig(
+            deleted_threshold=0.2, vacuum_min_vector_number=1000, default_segment_number=0, flush_interval_sec=5
+        )
+        config = models.CollectionConfig(
+            params=params,
+            hnsw_config=models.HnswConfig(m=16, ef_construct=100, full_scan_threshold=SERVERS_FULL_SCAN_THRESHOLD),
+            optimizer_config=optimizers,
+            metadata=made["metadata"],
+        )
+        return models.CollectionInfo(
+            status=models.CollectionStatus.GREEN,
+            optimizer_status=models.OptimizersStatusOneOf.OK,
+            segments_count=1,
+            config=config,
+            payload_schema=schema,
+        )
 
-    def _create_payload_index(self, name: str, field_name: str, field_schema: Any, wait: bool) -> None:
+    def create_payload_index(self, name: str, field_name: str, field_schema: Any, wait: bool = True) -> Any:
+        """See `QdrantClient`."""
         settings = {key: value for key, value in field_schema.model_dump(exclude_none=True).items() if key != "type"}
         schema = getattr(edge, type(field_schema).__name__)(**settings)
-        self._shards[name].update(edge.UpdateOperation.create_field_index(field_name, schema))
-        self._indexes[name].add(field_name)
+        self._indexes[name][field_name] = field_schema.type.value
+        return self._update(name, edge.UpdateOperation.create_field_index(field_name, schema))
 
-    def _upsert(self, name: str, points: list[models.PointStruct], wait: bool) -> None:
+    def upsert(self, name: str, points: list[models.PointStruct], wait: bool = True) -> Any:
+        """See `QdrantClient`."""
         converted = [edge.Point(p.id, {key: _vector(v) for key, v in p.vector.items()}, p.payload) for p in points]
-        self._shards[name].update(edge.UpdateOperation.upsert_points(converted))
+        return self._update(name, edge.UpdateOperation.upsert_points(converted))
 
-    def _delete(self, name: str, points_selector: Any, wait: bool) -> None:
+    def delete(self, name: str, points_selector: Any, wait: bool = True) -> Any:
+        """See `QdrantClient`."""
         if isinstance(points_selector, models.PointIdsList):
-            operation = edge.UpdateOperation.delete_points(points_selector.points)
-        else:
-            operation = edge.UpdateOperation.delete_points_by_filter(_filter(points_selector.filter))
-        self._shards[name].update(operation)
+            return self._update(name, edge.UpdateOperation.delete_points(points_selector.points))
+        return self._update(name, edge.UpdateOperation.delete_points_by_filter(_filter(points_selector.filter)))
 
-    def _set_payload(self, name: str, payload: dict[str, Any], points: models.FilterSelector, wait: bool) -> None:
-        operation = edge.UpdateOperation.set_payload_by_filter(_filter(points.filter), payload)
-        self._shards[name].update(operation)
+    def set_payload(self, name: str, payload: dict[str, Any], points: models.FilterSelector, wait: bool = True) -> Any:
+        """See `QdrantClient`."""
+        return self._update(name, edge.UpdateOperation.set_payload_by_filter(_filter(points.filter), payload))
 
-    def _query_batch_points(self, name: str, requests: list[models.QueryRequest]) -> list[Any]:
+    def query_batch_points(self, name: str, requests: list[models.QueryRequest]) -> list[rest.QueryResponse]:
+        """See `QdrantClient`."""
         batch = edge.QueryBatchRequest([_query(request) for request in requests])
-        return [types.SimpleNamespace(points=points) for points in self._shards[name].query_batch(batch)]
+        return [
+            rest.QueryResponse(points=list(map(_scored, points))) for points in self._shards[name].query_batch(batch)
+        ]
 
-    def _scroll(
+    def scroll(
         self, name: str, scroll_filter: models.Filter, limit: int, with_payload: list[str], offset: Any = None
-    ) -> Any:
+    ) -> tuple[list[models.Record], Any]:
+        """See `QdrantClient`."""
         request = edge.ScrollRequest(
             offset=offset,
             limit=limit,
             filter=_filter(scroll_filter),
             with_payload=edge.PayloadSelector.Include(with_payload),
         )
-        return self._shards[name].scroll(request)
+        points, place = self._shards[name].scroll(request)
+        return [models.Record(id=point.id, payload=point.payload) for point in points], place
 
-    def _count(self, name: str, count_filter: models.Filter, exact: bool) -> Any:
+    def count(self, name: str, count_filter: models.Filter, exact: bool) -> models.CountResult:
+        """See `QdrantClient`."""
         number = self._shards[name].count(edge.CountRequest(exact=exact, filter=_filter(count_filter)))
-        return types.SimpleNamespace(count=number)
+        return models.CountResult(count=number)
 
-    def optimize(self) -> None:
-        """Build what indexes and graphs are due."""
-        for shard in self._shards.values():
-            shard.optimize()
+    def facet(self, name: str, key: str, limit: int, exact: bool) -> models.FacetResponse:
+        """See `QdrantClient`."""
+        answer = self._shards[name].facet(edge.FacetRequest(key, limit=limit, exact=exact))
+        return models.FacetResponse(
+            hits=[models.FacetValueHit(value=hit.value, count=hit.count) for hit in answer.hits]
+        )
+
+    def _update(self, name: str, operation: Any) -> models.UpdateResult:
+        self._shards[name].update(operation)
+        return models.UpdateResult(operation_id=1, status=models.UpdateStatus.COMPLETED)
 
 
 def _quantisation(config: Any) -> Any:
@@ -129,10 +198,15 @@ def _vector(value: Any) -> Any:
     return edge.SparseVector(value.indices, value.values) if isinstance(value, models.SparseVector) else value
 
 
+def _scored(point: Any) -> models.ScoredPoint:
+    return models.ScoredPoint(id=point.id, version=0, score=point.score, vector=point.vector)
+
+
 def _query(request: models.QueryRequest) -> Any:
+    nearest = request.query.nearest if isinstance(request.query, models.NearestQuery) else request.query
     return edge.QueryRequest(
         limit=request.limit,
-        query=edge.Query.Nearest(_vector(request.query), request.using),
+        query=edge.Query.Nearest(_vector(nearest), request.using),
         with_vector=request.with_vector or None,
         with_payload=False,
         filter=_filter(request.filter),

@@ -27,6 +27,7 @@ import yaml
 
 from api.app import check_binding
 from indexes.errors import ChangeRequest
+from ingest.runner import STOP_WITHIN
 from rag.catalog.engines import KINDS, parse_url
 from rag.settings import load_settings, unknown_variables
 from tests.api.running import fill, upload
@@ -124,6 +125,17 @@ def test_every_service_is_watched_bounded_pinned_and_keeps_its_data(name: str) -
     for other, how in service.get("depends_on", {}).items():
         assert how == {"condition": "service_healthy"}
         assert other in services()
+
+
+def test_who_is_told_to_stop_has_the_time_for_it() -> None:
+    for name in OURS:
+        assert float(services()[name]["stop_grace_period"].removesuffix("s")) > STOP_WITHIN
+
+
+def test_nobody_reports_to_its_makers() -> None:
+    assert "-master.telemetry=false" in services()["s3"]["command"]
+    assert services()["qdrant"]["environment"]["QDRANT__TELEMETRY_DISABLED"] == "true"
+    assert image_environment()["DO_NOT_TRACK"] == "1"
 
 
 def test_no_two_services_share_a_volume() -> None:

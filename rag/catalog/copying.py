@@ -19,8 +19,10 @@ from rag.catalog import schema
 
 PAGE = 1_000
 """Rows that are held at once."""
-COPIED = [table for table in schema.metadata.sorted_tables if table not in (schema.installation, schema.workers)]
-"""The tables of a copy, those that others refer to first."""
+LEFT = (schema.installation, schema.workers, schema.index_tasks)
+COPIED = [table for table in schema.metadata.sorted_tables if table not in LEFT]
+"""The tables of a copy, those that others refer to first. An engine is filled anew: what one was still to be told is of
+no use to it."""
 
 Rows = Sequence[Mapping[str, Any]]
 

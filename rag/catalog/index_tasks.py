@@ -35,6 +35,11 @@ def waiting(connection: Connection, most: int = 500) -> list[IndexTask]:
     return [IndexTask(**row._mapping) for row in rows]
 
 
+def forget_all(connection: Connection) -> None:
+    """For an engine that is filled anew, or none."""
+    connection.execute(sa.delete(schema.index_tasks))
+
+
 def cross_off(connection: Connection, task_ids: Sequence[int]) -> None:
     """Forget tasks that are done."""
     connection.execute(sa.delete(schema.index_tasks).where(_tasks.id.in_(task_ids)))

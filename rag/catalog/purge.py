@@ -22,14 +22,17 @@ _versions, _chunks, _vectors, _documents = (
 
 def purgeable_versions(connection: Connection, most: int = 64) -> list[int]:
     """Versions to purge: retired ones, and unpublished ones whose attempt is over."""
-    at_work = sa.select(_documents.id).where(
-        _documents.id == _versions.document_id,
-        _documents.attempt == _versions.attempt,
-        _documents.state.in_(schema.ACTIVE_STATES),
-    )
-    over = sa.or_(_versions.retired_seq.is_not(None), sa.and_(_versions.published_seq.is_(None), ~at_work.exists()))
-    query = sa.select(_versions.id).where(_versions.purged == sa.false(), over).order_by(_versions.id).limit(most)
+    query = sa.select(_versions.id).where(_versions.purged == sa.false(), _over()).order_by(_versions.id).limit(most)
     return list(connection.execute(query).scalars())
+
+
+def over_or_gone(connection: Connection, version_ids: Sequence[int]) -> set[int]:
+    """Which of these versions are to be purged, or have been."""
+    kept: set[int] = set()
+    for start in range(0, len(version_ids), 5_000):
+        some = _versions.id.in_(version_ids[start : start + 5_000])
+        kept.update(connection.execute(sa.select(_versions.id).where(some, ~_over())).scalars())
+    return set(version_ids) - kept
 
 
 def stores_of(connection: Connection, version_ids: Sequence[int]) -> dict[int, int]:
@@ -87,6 +90,15 @@ def prune_log(connection: Connection, store_id: int, seq: int, kept: int = KEPT_
         .where(stores.c.id == store_id, stores.c.pruned_through < through)
         .values(pruned_through=through)
     )
+
+
+def _over() -> sa.ColumnElement[bool]:
+    at_work = sa.select(_documents.id).where(
+        _documents.id == _versions.document_id,
+        _documents.attempt == _versions.attempt,
+        _documents.state.in_(schema.ACTIVE_STATES),
+    )
+    return sa.or_(_versions.retired_seq.is_not(None), sa.and_(_versions.published_seq.is_(None), ~at_work.exists()))
 
 
 def _drop_unused_vectors(connection: Connection, keys: set[tuple[str, bytes]]) -> None:

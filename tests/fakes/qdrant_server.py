@@ -1,4 +1,5 @@
-"""A small server that speaks Qdrant's REST dialect on loopback, with scripted faults; local mode does what is asked.
+"""A small server that speaks Qdrant's REST dialect on loopback, with scripted faults; local mode does what is asked, or
+the server's own engine (`FakeQdrant(engine=EdgeClient(folder))`).
 
     with FakeQdrant(api_key="secret") as server:
         server.script(Status(503), Drop(), Lost())     # what happens to the next requests, in order
@@ -50,7 +51,11 @@ class FakeQdrant:
     api_key: str | None = None
     short_unless_exact: int = 0
     """Leave out so many hits of a dense search that is not exact, as a graph may under a filter."""
-    requests: list[Request] = field(default_factory=list)
+    engine: Any = None
+    """What of `QdrantClient` does what is asked; None for local mode in memory."""
+    before: Callable[[str], None] = lambda _: None
+    """Called with a request's method and path before it is served, to hold it or to let something happen meanwhile."""
+    requests: list[Request] | deque[Request] = field(default_factory=list)
     _steps: deque[Step] = field(default_factory=deque)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _turn: threading.Lock = field(default_factory=threading.Lock)
@@ -72,7 +77,9 @@ class FakeQdrant:
     def __enter__(self) -> FakeQdrant:
         from qdrant_client import QdrantClient
 
-        self.engine = QdrantClient(":memory:")
+        self._local = self.engine is None
+        if self._local:
+            self.engine = QdrantClient(":memory:")
         handler = type("Handler", (_Handler,), {"fake": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
@@ -110,7 +117,12 @@ def _create(fake: FakeQdrant, name: str, body: Any) -> Any:
     asked = models.CreateCollection(**body)
     fake._indexes[name] = {}
     return fake.engine.create_collection(
-        name, vectors_config=asked.vectors, sparse_vectors_config=asked.sparse_vectors, metadata=asked.metadata
+        name,
+        vectors_config=asked.vectors,
+        sparse_vectors_config=asked.sparse_vectors,
+        hnsw_config=asked.hnsw_config,
+        quantization_config=asked.quantization_config,
+        metadata=asked.metadata,
     )
 
 
@@ -124,8 +136,12 @@ def _info(fake: FakeQdrant, name: str, body: Any) -> Any:
 
 
 def _index(fake: FakeQdrant, name: str, body: Any) -> Any:
+    from qdrant_client import models
+
     fake._indexes[name][body["field_name"]] = body["field_schema"]
-    return _DONE
+    if fake._local:  # which has none, and says so with a warning
+        return _DONE
+    return _json(fake.engine.create_payload_index(name, **dict(models.CreateFieldIndex(**body))))
 
 
 def _upsert(fake: FakeQdrant, name: str, body: Any) -> Any:
@@ -150,8 +166,9 @@ def _query(fake: FakeQdrant, name: str, body: Any) -> Any:
         params = search.pop("params", None) or {}
         if search["using"] == "dense" and not params.get("exact"):
             search["limit"] -= fake.short_unless_exact
-        kept = {"idf": params["idf"]} if "idf" in params else None  # the engine warns of what it ignores
-        request = models.QueryRequest(**search, params=kept)
+        if fake._local:  # which warns of what it ignores
+            params = {name: value for name, value in params.items() if name == "idf"}
+        request = models.QueryRequest(**search, params=params or None)
         answers += fake.engine.query_batch_points(name, [request])
     return [_json(answer) for answer in answers]
 
@@ -161,7 +178,7 @@ def _scroll(fake: FakeQdrant, name: str, body: Any) -> Any:
 
     asked = models.ScrollRequest(**body)
     points, place = fake.engine.scroll(
-        name, asked.filter, limit=asked.limit, offset=asked.offset, with_payload=asked.with_payload
+        name, scroll_filter=asked.filter, limit=asked.limit, offset=asked.offset, with_payload=asked.with_payload
     )
     return {"points": [_json(point) for point in points], "next_page_offset": place}
 
@@ -169,7 +186,11 @@ def _scroll(fake: FakeQdrant, name: str, body: Any) -> Any:
 def _count(fake: FakeQdrant, name: str, body: Any) -> Any:
     from qdrant_client import models
 
-    return _json(fake.engine.count(name, models.Filter(**body["filter"]), exact=body["exact"]))
+    return _json(fake.engine.count(name, count_filter=models.Filter(**body["filter"]), exact=body["exact"]))
+
+
+def _facet(fake: FakeQdrant, name: str, body: Any) -> Any:
+    return _json(fake.engine.facet(name, key=body["key"], limit=body["limit"], exact=body["exact"]))
 
 
 def _selector(body: Any) -> Any:
@@ -198,6 +219,7 @@ _ROUTES: tuple[tuple[str, str, Callable[[FakeQdrant, str, Any], Any]], ...] = (
     (f"{_COLLECTION}/points/query/batch", "POST", _query),
     (f"{_COLLECTION}/points/scroll", "POST", _scroll),
     (f"{_COLLECTION}/points/count", "POST", _count),
+    (f"{_COLLECTION}/facet", "POST", _facet),
 )
 
 
@@ -218,6 +240,7 @@ class _Handler(QuietHandler):
         path = urlsplit(self.path).path
         body = json.loads(raw) if raw else None
         self.fake.requests.append(Request(f"{self.command} {self.path}", headers, body))
+        self.fake.before(f"{self.command} {path}")
         step = self.fake._steps.popleft() if self.fake._steps else Pass()
         if isinstance(step, Hang):
             self.fake._stopping.wait(step.seconds)
