@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from indexes.vector import Ids
-from rag.disk import sync
+from indexes.disk import sync
 
 MANIFEST = "manifest.json"
 IDS = "ids.npy"

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from indexes.errors import NotThere, TryLater
 from rag.blobs import StoredBlob, require_key
-from rag.disk import sync
+from indexes.disk import sync
 
 PIECE = 1 << 20
 

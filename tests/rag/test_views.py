@@ -56,8 +56,8 @@ def check_view_is_the_catalog(backend: Backend, store: Store) -> None:
 def test_adds_replacements_deletes_and_attributes_reach_the_next_query(
     large: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexes.faiss.LARGE", large)
-    monkeypatch.setattr("indexes.faiss.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("indexes.faiss_building.LARGE", large)
+    monkeypatch.setattr("indexes.faiss_building.SETTLE_SECONDS", 0.0)
     with open_backend(toy_settings(tmp_path)) as backend:
         store = intake.create_store(backend, "s")
         assert found(backend, store, "zebra") == []
