@@ -6,6 +6,7 @@ those may be from the cosines, together. The cosines themselves are computed els
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -35,7 +36,9 @@ SCANNED_BYTES = 64 * 2**20
 """A scan is kept in pieces of this size, each of which is given back when nothing is left in it."""
 
 SLACK = 1.05
-"""How much more room a list gets than is known to go into it."""
+DOUBLINGS = 2
+"""A list that is full doubles its room. It begins with as much as makes it this much more than it needs for what is
+known to go into it, after so many doublings; all at once would stand beside the scan."""
 
 Scores = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -235,10 +238,10 @@ class Lists:
         return int(codes + 4 * self._index.d * len(self._sizes) + self._list_of.nbytes)
 
     def _make_room(self, partition: Partition, expected: int) -> None:
-        """Lists that grow by themselves take a third more memory."""
+        """Without it the lists take a third more memory."""
         sizes = np.bincount(partition.lists, minlength=len(self._sizes)) * min(1.0, expected / partition.made_for)
         for number, size in enumerate(sizes.tolist()):
-            self._lists.resize(number, int(SLACK * size))
+            self._lists.resize(number, math.ceil(SLACK * size / 2**DOUBLINGS))
             self._lists.resize(number, 0)
 
     def _drop_from(self, number: int, gone: Rows) -> None:

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from indexes.vector import Ids
 from indexes.disk import sync
+from indexes.vector import Ids
 
 MANIFEST = "manifest.json"
 IDS = "ids.npy"

@@ -36,8 +36,10 @@ from typing import Any
 import faiss
 import numpy as np
 
-import indexes.faiss as served
-from indexes.faiss_forms import LOOKED_INTO, SAMPLE_PER_LIST, list_count, trained_lists
+from indexes import faiss as served
+from indexes import faiss_building
+from indexes.faiss_forms import LOOKED_INTO
+from indexes.faiss_partition import SAMPLE_PER_LIST, list_count, quantizer_of, trained_centroids
 from tests.data import data_root
 
 DIMENSION = 384
@@ -168,8 +170,7 @@ def lists(vectors: np.ndarray, quantizer: str) -> tuple[Any, Search]:
     count = list_count(len(vectors))
     some = np.random.default_rng(0).choice(len(vectors), min(len(vectors), SAMPLE_PER_LIST * count), replace=False)
     sample = vectors[some]
-    coarse = faiss.IndexFlatIP(DIMENSION)
-    coarse.add(trained_lists(sample, count, len(vectors), lambda _: None)._centroids)
+    coarse = quantizer_of(trained_centroids(sample, count, lambda _: None))
     index = (
         faiss.IndexIVFFlat(coarse, DIMENSION, count, BY_PRODUCT)
         if quantizer == "fp32"
@@ -198,7 +199,7 @@ def rescored(vectors: np.ndarray, quantizer: str) -> tuple[Any, Search]:
 
 def ours(vectors: np.ndarray, form: str) -> tuple[Any, Search]:
     """The index as it serves, in either form whatever its size."""
-    served.LARGE = 1 if form == "lists" else len(vectors) + 1
+    faiss_building.LARGE = 1 if form == "lists" else len(vectors) + 1
     index = served.FaissIndex(DIMENSION, Path(os.environ["RAG_BENCHMARK_FOLDER"]))
     for start in range(0, len(vectors), 4_096):
         piece = np.array(vectors[start : start + 4_096])

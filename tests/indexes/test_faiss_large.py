@@ -20,7 +20,7 @@ from indexes.errors import TryLater
 from indexes.faiss import FaissIndex
 from indexes.faiss_forms import Lists, Moving, Scan
 from indexes.vector import VectorIndex
-from tests.contracts.vector_index import CHECKS, Held, agree, truth, unit
+from tests.contracts.vector_index import CHECKS, HERE_CHECKS, Held, agree, truth, unit
 
 
 class Settled(FaissIndex):
@@ -106,12 +106,12 @@ def builders() -> list[threading.Thread]:
 
 
 @pytest.mark.usefixtures("large")
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", CHECKS + HERE_CHECKS, ids=lambda check: check.__name__)
 def test_contract_in_lists(check: Callable[[Callable[[int], VectorIndex]], None]) -> None:
     check(Settled)
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", CHECKS + HERE_CHECKS, ids=lambda check: check.__name__)
 def test_contract_with_vectors_in_a_file(
     check: Callable[[Callable[[int], VectorIndex]], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
