@@ -24,6 +24,14 @@ def unit(count: int, dimension: int = DIMENSION, seed: int = 0) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
+def clustered(count: int, dimension: int = DIMENSION, seed: int = 0) -> np.ndarray:
+    """Vectors in clusters of 20, as texts about the same things lie."""
+    rng = np.random.default_rng(seed)
+    rows = unit(count // 20, dimension, seed)[rng.integers(0, count // 20, count)]
+    rows = rows + 0.4 / dimension**0.5 * rng.standard_normal(rows.shape)
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
 def filled(open_index: OpenIndex, count: int = 60, seed: int = 1) -> tuple[VectorIndex, Held]:
     """An index of ids that neither start at 1, nor ascend, nor lie close together."""
     ids = np.random.default_rng(seed).choice(np.arange(5, 10 * count + 5), count, replace=False).astype(np.int64)

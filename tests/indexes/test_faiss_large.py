@@ -20,7 +20,7 @@ from indexes.errors import TryLater
 from indexes.faiss import FaissIndex
 from indexes.faiss_forms import Lists, Moving, Scan
 from indexes.vector import VectorIndex
-from tests.contracts.vector_index import CHECKS, HERE_CHECKS, Held, agree, truth, unit
+from tests.contracts.vector_index import CHECKS, HERE_CHECKS, Held, agree, clustered, truth, unit
 
 
 class Settled(FaissIndex):
@@ -78,14 +78,6 @@ def gate(large: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     gate.open.set()
 
 
-def clustered(count: int, dimension: int = 32, seed: int = 0) -> np.ndarray:
-    """Vectors in clusters of 20, as texts about the same things lie."""
-    rng = np.random.default_rng(seed)
-    rows = unit(count // 20, dimension, seed)[rng.integers(0, count // 20, count)]
-    rows = rows + 0.4 / dimension**0.5 * rng.standard_normal(rows.shape)
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-
 def added(index: FaissIndex, count: int = 200, seed: int = 1) -> Held:
     ids, vectors = np.arange(1, count + 1), unit(count, index.dimension, seed)
     index.add(ids, vectors)
@@ -125,7 +117,7 @@ def finds_exactly_k_and_nearly_all_the_right_ones(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("indexes.faiss_forms.LOOKED_INTO", 25)
     monkeypatch.setattr("indexes.faiss_forms.MASKED", 1)
     count, rng, looked = 4_000, np.random.default_rng(2), []
-    vectors, ids = clustered(count), np.arange(1, count + 1)
+    vectors, ids = clustered(count, 32), np.arange(1, count + 1)
     queries = np.concatenate([vectors[:500], unit(50, 32, seed=3)])
     index = Settled(32)
     index.add(ids, vectors)
@@ -344,6 +336,51 @@ def test_what_fails_in_the_background_is_logged_and_the_scan_serves_on(
     index.remove(np.array([1]))
     assert index.settle(60)
     assert isinstance(index._form, Lists)
+
+
+@pytest.mark.usefixtures("large")
+def test_moving_that_fails_half_way_serves_on_and_is_done_at_the_next_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    look_up, calls = faiss_forms.known_lists, []
+
+    def fail_half_way(*given):
+        calls.append(given)
+        if len(calls) == 5:
+            raise MemoryError("no memory")
+        return look_up(*given)
+
+    monkeypatch.setattr("indexes.faiss_building.MOVED", 20)
+    monkeypatch.setattr("indexes.faiss_forms.known_lists", fail_half_way)
+    index = FaissIndex(16)
+    held = added(index)
+    assert index.settle(60)
+    assert isinstance(index._form, Moving)
+    agrees_with(index, held)
+    for seed in range(5):
+        held = changed(index, held, seed)
+        agrees_with(index, held)
+    assert index.settle(60)
+    assert isinstance(index._form, Lists)
+    agrees_with(index, held)
+
+
+@pytest.mark.usefixtures("large")
+def test_nothing_is_held_twice_while_vectors_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At no time do the two forms take more than the scan did, but for a piece of it and what lists take besides."""
+    monkeypatch.setattr("indexes.faiss_building.MOVED", 100)
+    monkeypatch.setattr("indexes.faiss_forms.SCANNED_BYTES", 2 * 512 * 500)
+    taken, move = [], Moving.move
+    monkeypatch.setattr(Moving, "move", lambda self, *given: (move(self, *given), taken.append(self.memory())))
+    index, vectors = FaissIndex(512), unit(4_000, 512)
+    monkeypatch.setattr("indexes.faiss_building.LARGE", 10**6)
+    index.add(np.arange(1, 4_001), vectors)
+    scanned = index._form.memory()
+    monkeypatch.setattr("indexes.faiss_building.LARGE", 1)
+    index.remove(np.array([4_000]))
+    assert index.settle(60)
+    assert len(taken) == 40
+    besides = 4 * 512 * len(index._form._sizes) + 20 * 4_000
+    assert max(taken) <= scanned + 512 * 1_000 + besides
+    assert taken[-1] <= scanned // 2 + besides
 
 
 @pytest.mark.usefixtures("large")
