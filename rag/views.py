@@ -41,7 +41,7 @@ FOLLOW_EVERY = 0.2
 """Seconds between two looks of the background thread at the change log."""
 
 BYTES_A_VIEW = 1 << 20
-BYTES_A_CHUNK = 300
+BYTES_A_CHUNK = 350
 """What an open view takes beside its vectors, about: its tables, and the keyword index (measured at 100,000 chunks)."""
 
 STALE_SECONDS = 60.0

@@ -134,9 +134,9 @@ def true_neighbours(vectors: np.ndarray, queries: np.ndarray, k: int, some: np.n
             np.hstack([products, piece]),
             np.hstack([rows, start + np.arange(piece.shape[1])[None].repeat(len(queries), 0)]),
         )
-        best = np.argsort(-products, axis=1, kind="stable")[:, :k]
+        best = np.argpartition(-products, min(k, products.shape[1] - 1), axis=1)[:, :k]
         products, rows = np.take_along_axis(products, best, 1), np.take_along_axis(rows, best, 1)
-    return rows
+    return np.take_along_axis(rows, np.argsort(-products, axis=1, kind="stable"), 1)
 
 
 def stem(data: str, count: int, folder: Path, part: str) -> Path:
