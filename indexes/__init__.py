@@ -42,14 +42,16 @@ def require_remote_index(name: str) -> None:
     resolve("index", REMOTE_INDEXES, "rag.remote_indexes", name)
 
 
-def open_vector_index(name: str, dimension: int, folder: Path | None = None) -> VectorIndex:
+def open_vector_index(name: str, dimension: int, folder: Path | None = None, shared: Path | None = None) -> VectorIndex:
     """A new, empty vector index of this width, which may use `folder` (it exists) for what it does not keep in memory.
 
-    Nothing in there outlives the process; None means where temporary files go. An index is called with both.
+    Nothing in there outlives the process; None means where temporary files go. Into `shared` goes what costs much to
+    work out, for other processes and later ones with the same vectors, or nearly: the index makes it, checks what it
+    reads there, and does without when it is None. An index is called with all three.
 
     Raises Unsupported for an unknown name or a missing package, ChangeRequest for a width below 1.
     """
-    return cast(VectorIndex, _vector_index(name)(dimension, folder))
+    return cast(VectorIndex, _vector_index(name)(dimension, folder, shared))
 
 
 def open_keyword_index(name: str, folder: Path) -> KeywordIndex:

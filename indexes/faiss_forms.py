@@ -1,4 +1,4 @@
-"""The two forms of the FAISS index: a scan that proposes every near row, and lists that propose most of them.
+"""The forms of the FAISS index: a scan that proposes every near row, and lists that propose most of them.
 
 A form knows rows and vectors only. What it proposes is ranked by approximate products; `stray` says how far two of
 those may be from the cosines, together. The cosines themselves are computed elsewhere.
@@ -7,20 +7,23 @@ those may be from the cosines, together. The cosines themselves are computed els
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.background import GoOn
+from indexes.faiss_partition import (
+    BY_PRODUCT,
+    FAISS,
+    Partition,
+    inverted_lists,
+    known_lists,
+    nearest_lists,
+    one_thread,
+)
 from indexes.vector import Vectors
 from indexes.vector_rows import Rows
-
-PIECE = 4_096
-"""Vectors that are worked on at a time, so that the work can be given up in between."""
 
 LOOKED_INTO = 128
 """A search compares as many vectors as so many lists hold on average."""
@@ -29,28 +32,59 @@ MASKED = 4
 """So many times as many where only some are wanted: those lie farther from a query and in more lists, and leaving out
 the others takes longer than comparing."""
 
-LISTS_PER_ROOT = 4.0
-"""Lists per square root of the number of vectors: 4,000 for a million."""
+SCANNED_BYTES = 64 * 2**20
+"""A scan is kept in pieces of this size, each of which is given back when nothing is left in it."""
 
-SAMPLE_PER_LIST = 40
-ROUNDS = 8
-"""What the lists are trained on, and how often: vectors per list, rounds of k-means."""
-
-RANGE = 4.0
-"""A value is quantised within this many times its mean size at least, and within what the sample needs."""
-
-_FAISS: Any = faiss  # its stubs leave out what its Python layer adds
-_BY_PRODUCT = _FAISS.METRIC_INNER_PRODUCT
+SLACK = 1.05
+DOUBLINGS = 2
+"""A list that is full doubles its room. It begins with as much as makes it this much more than it needs for what is
+known to go into it, after so many doublings; all at once would stand beside the scan."""
 
 Scores = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Found = tuple[Scores, Rows]
+Prepared = tuple[NDArray[Any], ...]
+"""Arrays of the same length, one entry a vector."""
+
+
+class Form(Protocol):
+    """Rows that can be searched. Does not lock: its owner does."""
+
+    stray: float
+
+    def prepared(self, vectors: Vectors) -> Prepared:
+        """These vectors as `put` needs them; this may be done beside searches."""
+        ...
+
+    def put(self, rows: Rows, prepared: Prepared) -> None:
+        """Take in these rows; there must be nothing in them."""
+        ...
+
+    def drop(self, rows: Rows) -> None:
+        """Forget those of these rows that are there."""
+        ...
+
+    def search(self, vector: Scores, count: int, mask: Mask | None) -> Found:
+        """The `count` best rows, best first; fewer where there are no more.
+
+        `mask` says of each row whether it is wanted; None means all.
+        """
+        ...
+
+    def together(self, rows: Rows) -> Rows:
+        """The same rows in an order in which they are quickly dropped."""
+        ...
+
+    def memory(self) -> int:
+        """Bytes, about."""
+        ...
 
 
 class Scan:
     """Every vector in half precision, compared one after another.
 
     Bound by half the memory it goes about five times as fast as `IndexFlatIP` (0.7 against 3.8 ms over 26,575 vectors
-    of 384 dimensions). A row that was dropped is still compared: its owner knows.
+    of 384 dimensions). In a row that was dropped stands what is no number: it compares as nearer than nothing.
     """
 
     stray = 1.5e-3
@@ -58,66 +92,109 @@ class Scan:
     vectors loses at most 5e-4, two of them 1e-3; and then some."""
 
     def __init__(self, dimension: int) -> None:
-        kind = _FAISS.ScalarQuantizer.QT_fp16
-        self._index = _FAISS.IndexScalarQuantizer(dimension, kind, _BY_PRODUCT)
+        self._dimension = dimension
+        self._size = max(1, SCANNED_BYTES // (2 * dimension))
+        self._pieces: list[Any] = []
+        self._inside: list[int] = []
+        """In how many rows of each piece there is something."""
 
-    def prepared(self, vectors: Vectors) -> Any:
-        """These vectors as `put` needs them; this may be done beside searches."""
-        with one_thread():
-            return self._index.sa_encode(vectors)
+    def prepared(self, vectors: Vectors) -> Prepared:
+        """See `Form`."""
+        return (vectors.astype(np.float16),)
 
-    def put(self, rows: Rows, prepared: Any) -> None:
-        """Take in these rows, whatever was in them."""
-        missing = int(rows.max(initial=-1)) + 1 - self._index.ntotal
-        if missing > 0:
-            self._index.add(np.zeros((missing, self._index.d), dtype=np.float32))
-        size = self._index.code_size
-        codes = _FAISS.rev_swig_ptr(self._index.codes.data(), self._index.ntotal * size).reshape(-1, size)
-        codes[rows] = prepared
+    def put(self, rows: Rows, prepared: Prepared) -> None:
+        """See `Form`."""
+        while int(rows.max(initial=-1)) >= len(self._pieces) * self._size:
+            self._pieces.append(self._new_piece())
+            self._inside.append(0)
+        for number, here, places in self._by_piece(rows):
+            self._reach(self._pieces[number], int(places.max()) + 1)
+            self._values(number)[places] = prepared[0][here]
+            self._inside[number] += len(places)
 
     def drop(self, rows: Rows) -> None:
-        """Nothing: see the class."""
+        """See `Form`."""
+        for number, _, places in self._by_piece(rows[rows < len(self._pieces) * self._size]):
+            values = self._values(number)
+            places = places[places < len(values)]
+            places = places[~np.isnan(values[places, 0])]
+            values[places] = np.nan
+            self._inside[number] -= len(places)
+            if not self._inside[number]:
+                self._pieces[number] = self._new_piece()
 
-    def search(self, vector: Scores, count: int, mask: Mask | None) -> tuple[Scores, Rows]:
-        """The `count` best rows, best first; fewer where there are no more.
+    def search(self, vector: Scores, count: int, mask: Mask | None) -> Found:
+        """See `Form`."""
+        parts = []
+        for number, piece in enumerate(self._pieces):
+            first, options = number * self._size, None
+            if not piece.ntotal:
+                continue
+            if mask is not None:
+                options = FAISS.SearchParameters(sel=_selector(mask[first : first + self._size]))
+            with one_thread():
+                [scores], [found] = piece.search(vector[None, :], min(count, piece.ntotal), params=options)
+            parts.append((scores[found >= 0], found[found >= 0] + first))
+        return _best(parts, count)
 
-        `mask` says of each row whether it is wanted. None means all, those that were dropped too.
-        """
-        options = None if mask is None else _FAISS.SearchParameters(sel=_selector(mask))
-        with one_thread():
-            [scores], [found] = self._index.search(vector[None, :], min(count, self._index.ntotal), params=options)
-        return scores[found >= 0], found[found >= 0]
+    def together(self, rows: Rows) -> Rows:
+        """See `Form`."""
+        return np.sort(rows)
+
+    def memory(self) -> int:
+        """See `Form`."""
+        return 2 * self._dimension * sum(int(piece.ntotal) for piece in self._pieces)
+
+    def _new_piece(self) -> Any:
+        return FAISS.IndexScalarQuantizer(self._dimension, FAISS.ScalarQuantizer.QT_fp16, BY_PRODUCT)
+
+    def _by_piece(self, rows: Rows) -> Iterator[tuple[int, Rows, Rows]]:
+        """The number of each piece, which of `rows` are in it, and where."""
+        numbers, places = np.divmod(rows, self._size)
+        for number, here in _grouped(numbers):
+            yield number, here, places[here]
+
+    def _values(self, number: int) -> NDArray[np.float16]:
+        """What stands in the rows of a piece, to be read and written."""
+        piece = self._pieces[number]
+        values: NDArray[np.float16] = FAISS.rev_swig_ptr(piece.codes.data(), piece.codes.size()).view(np.float16)
+        return values.reshape(piece.ntotal, self._dimension)
+
+    def _reach(self, piece: Any, rows: int) -> None:
+        """See that a piece has so many rows at least."""
+        before = piece.ntotal
+        if rows > before:
+            piece.codes.resize(rows * piece.code_size)
+            piece.ntotal = rows
+            added = FAISS.rev_swig_ptr(piece.codes.data(), piece.codes.size())[before * piece.code_size :]
+            added.view(np.float16)[:] = np.nan
 
 
 class Lists:
     """Vectors in lists about centroids, 8 bits a value, of which a search compares the nearest lists only.
 
-    How many lists depends on what is in them and allowed: so many that enough vectors are compared. What is dropped
-    is gone.
+    How many lists depends on what is in them and allowed: so many that enough vectors are compared.
     """
 
-    def __init__(self, centroids: Vectors, sample: Vectors, made_for: int) -> None:
-        """`made_for` is how many vectors are expected."""
-        self.made_for = made_for
-        count, dimension = centroids.shape
-        self._centroids = centroids
-        self._quantizer = _FAISS.IndexFlatIP(dimension)
-        self._quantizer.add(centroids)
-        kind = _FAISS.ScalarQuantizer.QT_8bit
-        self._index = _FAISS.IndexIVFScalarQuantizer(self._quantizer, dimension, count, kind, _BY_PRODUCT, True)
-        self._index.set_direct_map_type(_FAISS.DirectMap.Hashtable)
-        self._set_range(sample)
+    def __init__(self, partition: Partition, expected: int) -> None:
+        """`expected` is how many vectors there will be soon."""
+        self.made_for = partition.made_for
+        self.stray = partition.stray
+        self._index = inverted_lists(partition.centroids, partition.span)
+        self._quantizer, self._lists = FAISS.downcast_index(self._index.quantizer), self._index.invlists
         self._list_of: NDArray[np.int32] = np.empty(0, dtype=np.int32)
         """The list of each row; -1 for one that is in none."""
-        self._sizes = np.zeros(count, dtype=np.int64)
-        self.stray = 2 * self._farthest_stray(sample)
+        self._sizes = np.zeros(self._index.nlist, dtype=np.int64)
+        self._make_room(partition, expected)
 
-    def prepared(self, vectors: Vectors) -> Any:
-        """As `Scan.prepared`: with the list of each, which takes longer than all the rest."""
-        return vectors, self._nearest_list(vectors)
+    def prepared(self, vectors: Vectors, known: Partition | None = None) -> Prepared:
+        """See `Form`. Finding the list of each takes longer than all the rest; some may be known."""
+        if known is None:
+            return vectors, nearest_lists(self._quantizer, vectors)
+        return vectors, known_lists(known, self._quantizer, vectors)
 
-    def put(self, rows: Rows, prepared: Any) -> None:
-        """As `Scan.put`; there must be nothing in these rows."""
+    def put(self, rows: Rows, prepared: Prepared) -> None:
+        """See `Form`."""
         missing = int(rows.max(initial=-1)) + 1 - len(self._list_of)
         if missing > 0:
             room = np.full(max(missing, len(self._list_of) // 4), -1, dtype=np.int32)
@@ -126,29 +203,58 @@ class Lists:
         self._list_of[rows] = lists
         self._sizes += np.bincount(lists, minlength=len(self._sizes))
         with one_thread():
-            self._index.add_core(len(rows), *(_FAISS.swig_ptr(array) for array in (vectors, rows, lists)))
+            self._index.add_core(len(rows), *(FAISS.swig_ptr(array) for array in (vectors, rows, lists)))
 
     def drop(self, rows: Rows) -> None:
-        """Forget those of these rows that are there."""
+        """See `Form`."""
         rows = rows[rows < len(self._list_of)]
         rows = rows[self._list_of[rows] >= 0]
-        self._sizes -= np.bincount(self._list_of[rows], minlength=len(self._sizes))
+        for number, here in _grouped(self._list_of[rows]):
+            self._drop_from(number, rows[here])
         self._list_of[rows] = -1
-        self._index.remove_ids(rows)
 
-    def search(self, vector: Scores, count: int, mask: Mask | None) -> tuple[Scores, Rows]:
-        """As `Scan.search`, of the nearest lists only; but `count` are found where there are so many."""
+    def search(self, vector: Scores, count: int, mask: Mask | None) -> Found:
+        """See `Form`; of the nearest lists only, but `count` are found where there are so many."""
         inside, compared = self._sizes, LOOKED_INTO * int(self._sizes.sum()) // len(self._sizes)
         if mask is not None:
             compared *= MASKED
-            inside = np.bincount(self._list_of[: len(mask)][mask[: len(self._list_of)]], minlength=len(inside))
+            lists = self._list_of[: len(mask)][mask[: len(self._list_of)]]
+            inside = np.bincount(lists + 1, minlength=len(inside) + 1)[1:]
         products, nearest = self._nearest_holding(vector, inside, max(compared, 4 * count))
+        if not len(nearest):
+            return products, nearest
         only = {} if mask is None else {"sel": _selector(mask)}
-        options = _FAISS.IVFSearchParameters(nprobe=len(nearest), **only)
+        options = FAISS.IVFSearchParameters(nprobe=len(nearest), **only)
         scores, found = self._search_in(nearest, products, vector, count, options)
         return scores[found >= 0], found[found >= 0]
 
-    def _nearest_holding(self, vector: Scores, inside: Rows, wanted: int) -> tuple[Scores, Rows]:
+    def together(self, rows: Rows) -> Rows:
+        """See `Form`."""
+        return rows[np.argsort(self._list_of[rows], kind="stable")]
+
+    def memory(self) -> int:
+        """See `Form`."""
+        codes = int(self._sizes.sum()) * (self._index.d + 8)
+        return int(codes + 4 * self._index.d * len(self._sizes) + self._list_of.nbytes)
+
+    def _make_room(self, partition: Partition, expected: int) -> None:
+        """Without it the lists take a third more memory."""
+        sizes = np.bincount(partition.lists, minlength=len(self._sizes)) * min(1.0, expected / partition.made_for)
+        for number, size in enumerate(sizes.tolist()):
+            self._lists.resize(number, math.ceil(SLACK * size / 2**DOUBLINGS))
+            self._lists.resize(number, 0)
+
+    def _drop_from(self, number: int, gone: Rows) -> None:
+        """Close the gaps in one list; FAISS would look through all, or keep a table of where each row is."""
+        before, size = self._lists.list_size(number), self._index.code_size
+        rows = FAISS.rev_swig_ptr(self._lists.get_ids(number), before)
+        codes = FAISS.rev_swig_ptr(self._lists.get_codes(number), before * size).reshape(before, size)
+        left = np.flatnonzero(~np.isin(rows, gone))
+        rows[: len(left)], codes[: len(left)] = rows[left], codes[left]
+        self._lists.resize(number, len(left))
+        self._sizes[number] = len(left)
+
+    def _nearest_holding(self, vector: Scores, inside: Rows, wanted: int) -> Found:
         """The nearest lists, as many as together hold `wanted` of what is inside each, or all that hold anything."""
         expected = 2 * len(inside) * wanted // max(int(inside.sum()), 1) + 1
         for count in (min(expected, len(inside)), len(inside)):
@@ -161,89 +267,82 @@ class Lists:
         holding = inside[enough] > 0
         return products[: len(enough)][holding], enough[holding]
 
-    def _search_in(
-        self, lists: Rows, products: Scores, vector: Scores, count: int, options: Any
-    ) -> tuple[Scores, Rows]:
+    def _search_in(self, lists: Rows, products: Scores, vector: Scores, count: int, options: Any) -> Found:
         scores, found = np.empty(count, dtype=np.float32), np.empty(count, dtype=np.int64)
         arrays = (vector, lists, products, scores, found)
-        query, *pointers = (_FAISS.swig_ptr(array) for array in arrays)
+        query, *pointers = (FAISS.swig_ptr(array) for array in arrays)
         assign, distances, out_scores, out_found = pointers
         self._index.search_preassigned_c(1, query, count, assign, distances, out_scores, out_found, False, options)
         return scores, found
 
-    def _nearest_list(self, vectors: Vectors) -> Rows:
-        with one_thread():
-            lists: Rows = self._quantizer.search(vectors, 1)[1][:, 0]
-        return lists
 
-    def _set_range(self, sample: Vectors) -> None:
-        """Train the quantiser: per dimension the lowest value and the width of what is to be told apart.
+class Moving:
+    """Rows on their way from one form to another; each is in one of them."""
 
-        Never less than an ordinary vector needs: one that is like nothing in the sample loses little.
-        """
-        residuals = sample - self._centroids[self._nearest_list(sample)]
-        least = RANGE / np.sqrt(sample.shape[1])
-        low = np.minimum(residuals.min(axis=0), -least)
-        high = np.maximum(residuals.max(axis=0), least)
-        _FAISS.copy_array_to_vector(np.concatenate([low, high - low]).astype(np.float32), self._index.sq.trained)
-        self._index.is_trained = True
+    def __init__(self, old: Form, new: Form, rows: Rows) -> None:
+        """`rows` is what `old` holds."""
+        self.old, self.new = old, new
+        self.stray = max(old.stray, new.stray)
+        self._left = np.zeros(int(rows.max(initial=-1)) + 1, dtype=bool)
+        """Whether a row is still where it was before; what is put is new, also in a row that was freed."""
+        self._left[rows] = True
+        self.todo = old.together(rows)
 
-    def _farthest_stray(self, sample: Vectors) -> float:
-        some = sample[:1_000]
-        errors = self._index.sa_decode(self._index.sa_encode(some)) - some
-        return float(np.abs(errors @ some.T).max())
+    def left(self, rows: Rows) -> Rows:
+        """Those of these rows that are still to be moved."""
+        rows = rows[rows < len(self._left)]
+        left: Rows = rows[self._left[rows]]
+        return left
 
+    def move(self, rows: Rows, prepared: Prepared) -> None:
+        """Move those of these rows that are left, which the new form has prepared."""
+        left = self._left[rows]
+        self.drop(rows[left])
+        self.put(rows[left], tuple(part[left] for part in prepared))
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let FAISS work in the calling thread alone; what else uses OpenMP in this thread keeps its setting afterwards.
+    def prepared(self, vectors: Vectors) -> Prepared:
+        """See `Form`."""
+        return self.new.prepared(vectors)
 
-    A second one gains little, as memory is what takes the time, and beside other work it is waited for: a scan of
-    30,000 vectors took 40 ms instead of 2 on a machine with eight times the work that it has cores for.
-    """
-    before = _FAISS.omp_get_max_threads()
-    _FAISS.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        _FAISS.omp_set_num_threads(before)
+    def put(self, rows: Rows, prepared: Prepared) -> None:
+        """See `Form`."""
+        self.new.put(rows, prepared)
 
+    def drop(self, rows: Rows) -> None:
+        """See `Form`."""
+        self._left[rows[rows < len(self._left)]] = False
+        self.old.drop(rows)
+        self.new.drop(rows)
 
-def list_count(vectors: int) -> int:
-    """Into how many lists so many vectors go."""
-    return max(1, round(LISTS_PER_ROOT * math.sqrt(vectors)))
+    def search(self, vector: Scores, count: int, mask: Mask | None) -> Found:
+        """See `Form`."""
+        return _best([form.search(vector, count, mask) for form in (self.old, self.new)], count)
 
+    def together(self, rows: Rows) -> Rows:
+        """See `Form`."""
+        return rows
 
-def trained_lists(sample: Vectors, count: int, made_for: int, go_on: GoOn) -> Lists:
-    """Lists about `count` centroids, by k-means on the sphere: each is the direction of the mean of its vectors.
-
-    The sample must be shuffled: the first vectors are the first centroids. `go_on` is called between pieces of work of
-    a fraction of a second, and may raise.
-    """
-    centroids = sample[:count].copy()
-    for _ in range(ROUNDS):
-        quantizer = _FAISS.IndexFlatIP(sample.shape[1])
-        quantizer.add(centroids)
-        sums = np.zeros_like(centroids)
-        for start in range(0, len(sample), PIECE):
-            go_on(0)
-            piece = sample[start : start + PIECE]
-            _add_up(sums, piece, quantizer.search(piece, 1)[1][:, 0])
-        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-        centroids = np.where(lengths > 0, sums / np.maximum(lengths, 1e-12), centroids).astype(np.float32)
-    go_on(0)
-    return Lists(centroids, sample[:PIECE], made_for)
+    def memory(self) -> int:
+        """See `Form`."""
+        return self.old.memory() + self.new.memory() + self._left.nbytes
 
 
-def _add_up(sums: Vectors, vectors: Vectors, places: Rows) -> None:
-    """Add each vector to the sum at its place."""
-    order = np.argsort(places, kind="stable")
-    taken, starts = np.unique(places[order], return_index=True)
-    sums[taken] += np.add.reduceat(vectors[order], starts)
+def _best(parts: Sequence[Found], count: int) -> Found:
+    scores = np.concatenate([scores for scores, _ in parts] or [np.empty(0, dtype=np.float32)])
+    found = np.concatenate([found for _, found in parts] or [np.empty(0, dtype=np.int64)])
+    order = np.argsort(-scores, kind="stable")[:count]
+    return scores[order], found[order]
+
+
+def _grouped(numbers: NDArray[np.integer[Any]]) -> Iterator[tuple[int, Rows]]:
+    """Each number, and the places where it stands."""
+    order = np.argsort(numbers, kind="stable")
+    distinct, starts = np.unique(numbers[order], return_index=True)
+    return zip(distinct.tolist(), np.split(order, starts[1:]), strict=False)
 
 
 def _selector(mask: Mask) -> Any:
     bits = np.packbits(mask, bitorder="little")
-    selector = _FAISS.IDSelectorBitmap(len(bits), _FAISS.swig_ptr(bits))
+    selector = FAISS.IDSelectorBitmap(len(bits), FAISS.swig_ptr(bits))
     selector.bits_kept = bits  # FAISS keeps a bare pointer to them
     return selector

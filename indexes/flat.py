@@ -17,7 +17,7 @@ class FlatIndex:
     `_held` is replaced whole and never changed, so that a search beside a change sees one state or the other.
     """
 
-    def __init__(self, dimension: int, _folder: Path | None = None) -> None:
+    def __init__(self, dimension: int, _folder: Path | None = None, _shared: Path | None = None) -> None:
         self.dimension = checked_dimension(dimension)
         self._held: tuple[Ids, Vectors] = self._nothing()
 
@@ -56,6 +56,10 @@ class FlatIndex:
 
     def __len__(self) -> int:
         return len(self._held[0])
+
+    def memory(self) -> int:
+        """See `VectorIndex.memory`."""
+        return sum(array.nbytes for array in self._held)
 
     def close(self) -> None:
         """See `VectorIndex.close`."""

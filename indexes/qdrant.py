@@ -49,6 +49,10 @@ class QdrantVectorIndex:
     def __len__(self) -> int:
         return self._collection.count(self._scope)
 
+    def memory(self) -> int:
+        """See `VectorIndex.memory`: the engine has its own."""
+        return 0
+
     def close(self) -> None:
         """See `VectorIndex.close`."""
 

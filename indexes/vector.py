@@ -71,6 +71,10 @@ class VectorIndex(Protocol):
 
     def __len__(self) -> int: ...
 
+    def memory(self) -> int:
+        """Bytes of this process's memory that the index takes, about; pages of mapped files are not counted."""
+        ...
+
     def close(self) -> None:
         """Release what the index holds (files, connections). Idempotent."""
         ...

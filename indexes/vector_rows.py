@@ -49,7 +49,6 @@ class VectorRows:
         self._rows: Rows = np.empty(0, dtype=np.int64)
         """The row of each of `_ids`."""
         self._free: Rows = np.empty(0, dtype=np.int64)
-        self._touched: list[Rows] | None = None
 
     def make_room(self, count: int) -> None:
         """See that so many rows more can be put. Raises TryLater (`disk_full`) and changes nothing otherwise."""
@@ -70,7 +69,6 @@ class VectorRows:
         self.vectors[rows], self.owners[rows] = vectors, ids
         places = np.searchsorted(self._ids, ids)
         self._ids, self._rows = _inserted(self._ids, places, ids), _inserted(self._rows, places, rows)
-        self._touch(rows)
         return rows
 
     def free(self, ids: Ids) -> Rows:
@@ -80,7 +78,6 @@ class VectorRows:
         self.owners[rows] = 0
         self._free = np.concatenate([self._free, rows])
         self._ids, self._rows = np.delete(self._ids, places), np.delete(self._rows, places)
-        self._touch(rows)
         return rows
 
     def compact(self) -> None:
@@ -130,14 +127,10 @@ class VectorRows:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def note_touched(self, note: bool = True) -> Rows:
-        """Every row that was put or freed since the last call, each once; from now on they are noted (or not)."""
-        touched, self._touched = self._touched or [], [] if note else None
-        return _distinct(np.concatenate([*touched, self._free[:0]]))
-
-    def _touch(self, rows: Rows) -> None:
-        if self._touched is not None:
-            self._touched.append(rows)
+    def memory(self) -> int:
+        """Bytes; a file that is mapped is not counted, as the system can do without it."""
+        held = (self.owners, self._ids, self._rows, self._free)
+        return sum(array.nbytes for array in held) + (self.vectors.nbytes if self._file is None else 0)
 
     def _is_at(self, places: Rows, ids: Ids) -> NDArray[np.bool_]:
         if not len(self._ids):

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from indexes.disk import sync
 from indexes.vector import Ids
-from rag.disk import sync
 
 MANIFEST = "manifest.json"
 IDS = "ids.npy"

@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from indexes.disk import sync
 from indexes.errors import NotThere, TryLater
 from rag.blobs import StoredBlob, require_key
-from rag.disk import sync
 
 PIECE = 1 << 20
 

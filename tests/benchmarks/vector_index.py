@@ -2,11 +2,13 @@
 
     python -m tests.benchmarks.vector_index prepare FOLDER [--data synthetic] [--count 100000]
     python -m tests.benchmarks.vector_index measure FOLDER [--data synthetic] [--count 100000] [--variant "faiss" ...]
-    python -m tests.benchmarks.vector_index filters FOLDER [--data synthetic] [--count 100000] [--cases 10000]
+    python -m tests.benchmarks.vector_index filters FOLDER [--data synthetic] [--count 100000] [--queries 400]
     python -m tests.benchmarks.vector_index table
 
 `prepare` writes vectors, queries and their true neighbours into a folder, `measure` appends a line to
-`vector_index.jsonl` for each variant, each in a process of its own, and `table` makes `vector_index.md` of these lines.
+`vector_index.jsonl` for each variant, each in a process of its own, `filters` one for each share and kind of filter,
+and `table` makes `vector_index.md` of these lines. A filter leaves any vectors (`random`) or those nearest to one of
+them (`clustered`), of which most queries ask for something else.
 
 The data: `synthetic` is Gaussian clusters of 50, noise 0.035 per dimension, normalised (20,000 clusters for a million);
 `real` is passages of `squad2_open`, embedded by the default model and repeated with noise of 0.02 per dimension, asked
@@ -36,14 +38,17 @@ from typing import Any
 import faiss
 import numpy as np
 
-import indexes.faiss as served
-from indexes.faiss_forms import LOOKED_INTO, SAMPLE_PER_LIST, list_count, trained_lists
+from indexes import faiss as served
+from indexes import faiss_building
+from indexes.faiss_forms import LOOKED_INTO
+from indexes.faiss_partition import SAMPLE_PER_LIST, list_count, quantizer_of, trained_centroids
 from tests.data import data_root
 
 DIMENSION = 384
 CLUSTER, NOISE = 50, 0.035
 REAL_TEXTS, REAL_NOISE = 4_000, 0.02
 PIECE = 50_000
+SHARES = (0.001, 0.01, 0.1, 0.5, 0.9)
 RECORD = Path(__file__).with_suffix(".jsonl")
 BY_PRODUCT = faiss.METRIC_INNER_PRODUCT
 QUANTIZERS = {
@@ -118,19 +123,20 @@ def prepare(data: str, count: int, folder: Path) -> None:
     np.save(stem(data, count, folder, "nearest"), true_neighbours(vectors, queries, 100))
 
 
-def true_neighbours(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
-    """The rows of the k nearest to each query, the nearest first."""
+def true_neighbours(vectors: np.ndarray, queries: np.ndarray, k: int, some: np.ndarray | None = None) -> np.ndarray:
+    """The places of the k nearest to each query among the vectors, or some rows of them, the nearest first."""
     products = np.empty((len(queries), 0), dtype=np.float32)
     rows = np.empty((len(queries), 0), dtype=np.int64)
-    for start in range(0, len(vectors), PIECE):
-        piece = queries @ vectors[start : start + PIECE].T
+    for start in range(0, len(vectors) if some is None else len(some), PIECE):
+        part = slice(start, start + PIECE)
+        piece = queries @ vectors[part if some is None else some[part]].T
         products, rows = (
             np.hstack([products, piece]),
             np.hstack([rows, start + np.arange(piece.shape[1])[None].repeat(len(queries), 0)]),
         )
-        best = np.argsort(-products, axis=1, kind="stable")[:, :k]
+        best = np.argpartition(-products, min(k, products.shape[1] - 1), axis=1)[:, :k]
         products, rows = np.take_along_axis(products, best, 1), np.take_along_axis(rows, best, 1)
-    return rows
+    return np.take_along_axis(rows, np.argsort(-products, axis=1, kind="stable"), 1)
 
 
 def stem(data: str, count: int, folder: Path, part: str) -> Path:
@@ -168,8 +174,7 @@ def lists(vectors: np.ndarray, quantizer: str) -> tuple[Any, Search]:
     count = list_count(len(vectors))
     some = np.random.default_rng(0).choice(len(vectors), min(len(vectors), SAMPLE_PER_LIST * count), replace=False)
     sample = vectors[some]
-    coarse = faiss.IndexFlatIP(DIMENSION)
-    coarse.add(trained_lists(sample, count, len(vectors), lambda _: None)._centroids)
+    coarse = quantizer_of(trained_centroids(sample, count, lambda _: None))
     index = (
         faiss.IndexIVFFlat(coarse, DIMENSION, count, BY_PRODUCT)
         if quantizer == "fp32"
@@ -196,10 +201,10 @@ def rescored(vectors: np.ndarray, quantizer: str) -> tuple[Any, Search]:
     return index, best
 
 
-def ours(vectors: np.ndarray, form: str) -> tuple[Any, Search]:
+def ours(vectors: np.ndarray, form: str, shared: Path | None = None) -> tuple[Any, Search]:
     """The index as it serves, in either form whatever its size."""
-    served.LARGE = 1 if form == "lists" else len(vectors) + 1
-    index = served.FaissIndex(DIMENSION, Path(os.environ["RAG_BENCHMARK_FOLDER"]))
+    faiss_building.LARGE = 1 if form == "lists" else len(vectors) + 1
+    index = served.FaissIndex(DIMENSION, Path(os.environ["RAG_BENCHMARK_FOLDER"]), shared)
     for start in range(0, len(vectors), 4_096):
         piece = np.array(vectors[start : start + 4_096])
         index.add(np.arange(start + 1, start + 1 + len(piece)), piece)
@@ -261,10 +266,14 @@ def measure(data: str, count: int, folder: Path, variant: str, asked: int) -> No
         line |= timed(held, search, k, asked)
     if isinstance(index, served.FaissIndex):
         line |= changes(index, held.queries[0], count)
+    record(line)
+
+
+def record(line: dict[str, Any]) -> None:
     line |= {"machine": f"{os.cpu_count()} cores, {processor()}", "date": datetime.now(UTC).date().isoformat()}
     print(json.dumps(line), flush=True)
-    with RECORD.open("a") as record:
-        record.write(json.dumps(line) + "\n")
+    with RECORD.open("a") as lines:
+        lines.write(json.dumps(line) + "\n")
 
 
 def timed(held: Data, search: Search, k: int, asked: int) -> dict[str, float]:
@@ -298,36 +307,41 @@ def changes(index: served.FaissIndex, vector: np.ndarray, count: int) -> dict[st
     return {f"ms to {change}": round(1_000 * float(np.median(times)), 2) for change, times in spent.items()}
 
 
-def filters(data: str, count: int, folder: Path, cases: int) -> None:
-    """Random filters and queries: as many as can be are found, and how many of those are the right ones."""
+def filters(data: str, count: int, folder: Path, asked: int) -> None:
+    """At several shares of what is allowed: as many as can be are found, and how many of those are the right ones."""
     os.environ["RAG_BENCHMARK_FOLDER"] = str(folder)
     held = load(data, count, folder)
-    index, _ = ours(held.vectors, "lists")
+    began = time.perf_counter()
+    index, _ = ours(held.vectors, "lists", folder / f"{data}-{count}-shared")
+    print(f"ready after {time.perf_counter() - began:.0f} s, {index.memory() / 2**20:.0f} MB", flush=True)
     rng = np.random.default_rng(1)
-    ids = np.arange(1, count + 1)
-    found: dict[str, list[tuple[float, float]]] = {}
-    while cases > 0:
-        share = float(10 ** rng.uniform(-4, 0))
-        allowed = ids[rng.random(count) < share]
-        some = held.queries[rng.integers(0, len(held.queries), min(50, cases))]
-        rows = allowed[true_neighbours(held.vectors[allowed - 1], some, 10)] if len(allowed) else np.empty((50, 0))
-        for query, nearest in zip(some, rows, strict=False):
-            began = time.perf_counter()
-            hits = index.search(query, 10, allowed)
-            spent = time.perf_counter() - began
-            assert len(hits.ids) == min(10, len(allowed)), (share, len(hits.ids))
-            assert np.isin(hits.ids, allowed).all()
-            right = len(np.intersect1d(hits.ids, nearest)) / max(len(nearest), 1)
-            decade = f"1e{np.floor(np.log10(share)):.0f}"
-            found.setdefault(decade, []).append((right if len(nearest) else 1.0, 1_000 * spent))
-        cases -= len(some)
-    for decade, pairs in sorted(found.items()):
-        right, spent = np.array(pairs).T
-        print(
-            f"{data} {count}, share from {decade}: {len(pairs)} cases, recall {right.mean():.4f}, "
-            f"worst {right.min():.1f}, p50 {np.median(spent):.2f} ms, p95 {np.percentile(spent, 95):.2f} ms"
-        )
-    print(f"all: {np.mean([right for pairs in found.values() for right, _ in pairs]):.4f}")
+    for share in SHARES:
+        for kind in ("random", "clustered"):
+            cases = [case for _ in range(4) for case in filtered(index, held, share, kind, asked // 4, rng)]
+            right, spent = np.array(cases).T
+            p50, p95 = (round(1_000 * float(np.percentile(spent, q)), 2) for q in (50, 95))
+            record(
+                {"data": data, "count": count, "share": share, "filter": kind}
+                | {"recall@10": round(float(right.mean()), 4), "p50@10": p50, "p95@10": p95, "queries": len(cases)}
+            )
+
+
+def filtered(
+    index: served.FaissIndex, held: Data, share: float, kind: str, asked: int, rng: np.random.Generator
+) -> Iterator[tuple[float, float]]:
+    """One filter and some queries: the recall at 10 and the seconds of each."""
+    count = len(held.vectors)
+    by = rng.random(count) if kind == "random" else -(held.vectors @ held.vectors[rng.integers(count)])
+    allowed = np.sort(np.argpartition(by, int(share * count))[: int(share * count)]) + 1
+    queries = held.queries[rng.choice(len(held.queries), asked, replace=False)]
+    nearest = allowed[true_neighbours(held.vectors, queries, 10, allowed - 1)]
+    for query, right in zip(queries, nearest, strict=True):
+        began = time.perf_counter()
+        hits = index.search(query, 10, allowed)
+        spent = time.perf_counter() - began
+        assert len(hits.ids) == 10
+        assert np.isin(hits.ids, allowed).all()
+        yield len(np.intersect1d(hits.ids, right)) / 10, spent
 
 
 def processor() -> str:
@@ -336,30 +350,28 @@ def processor() -> str:
 
 
 def table() -> None:
-    """The record as Markdown, the newest line of each variant."""
+    """The record as Markdown, the newest line of each variant, share and kind of filter."""
     lines = [json.loads(line) for line in RECORD.read_text().splitlines()]
-    newest = {(line["count"], line["data"], line["variant"]): line for line in lines}
-    columns = ("variant", "built per s", "MB", "MB at most", "recall@10", "p50@10", "p95@10", "recall@100", "p50@100")
-    text = []
+    what = ("data", "count", "variant", "share", "filter")
+    newest = {tuple(line.get(key) for key in what): line for line in lines}
+    measured = ("variant", "built per s", "MB", "MB at most", "recall@10", "p50@10", "p95@10", "recall@100", "p50@100")
     for data in ("synthetic", "real"):
         for count in sorted({line["count"] for line in lines if line["data"] == data}):
-            text += [
-                f"\n**{data}, {count:,} vectors**\n",
-                "| " + " | ".join(columns) + " |",
-                "|" + "---|" * len(columns),
+            print(f"\n**{data}, {count:,} vectors**\n")
+            rows(measured, [newest.get((data, count, variant, None, None)) for variant in VARIANTS])
+            cells = [
+                newest.get((data, count, None, share, kind)) for share in SHARES for kind in ("random", "clustered")
             ]
-            for variant in VARIANTS:
-                line = newest.get((count, data, variant))
-                if line:
-                    text.append(
-                        "| "
-                        + " | ".join(
-                            f"{line[column]:,}" if isinstance(line[column], int) else str(line[column])
-                            for column in columns
-                        )
-                        + " |"
-                    )
-    print("\n".join(text))
+            if any(cells):
+                print("\nFiltered, `faiss: lists`:\n")
+                rows(("share", "filter", "recall@10", "p50@10", "p95@10", "queries"), cells)
+
+
+def rows(columns: tuple[str, ...], lines: list[dict[str, Any] | None]) -> None:
+    print("| " + " | ".join(columns) + " |", "|" + "---|" * len(columns), sep="\n")
+    for line in filter(None, lines):
+        cells = (f"{line[column]:,}" if isinstance(line[column], int) else str(line[column]) for column in columns)
+        print("| " + " | ".join(cells) + " |")
 
 
 def main() -> None:
@@ -370,12 +382,11 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--variant", choices=VARIANTS, nargs="*", default=list(VARIANTS))
     parser.add_argument("--queries", type=int, default=400)
-    parser.add_argument("--cases", type=int, default=10_000)
     chosen = parser.parse_args()
     if chosen.what == "prepare":
         prepare(chosen.data, chosen.count, chosen.folder)
     elif chosen.what == "filters":
-        filters(chosen.data, chosen.count, chosen.folder, chosen.cases)
+        filters(chosen.data, chosen.count, chosen.folder, chosen.queries)
     elif chosen.what == "table":
         table()
     else:

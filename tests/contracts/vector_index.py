@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +21,14 @@ Held = dict[int, np.ndarray]
 
 def unit(count: int, dimension: int = DIMENSION, seed: int = 0) -> np.ndarray:
     rows = np.random.default_rng(seed).standard_normal((count, dimension))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def clustered(count: int, dimension: int = DIMENSION, seed: int = 0) -> np.ndarray:
+    """Vectors in clusters of 20, as texts about the same things lie."""
+    rng = np.random.default_rng(seed)
+    rows = unit(count // 20, dimension, seed)[rng.integers(0, count // 20, count)]
+    rows = rows + 0.4 / dimension**0.5 * rng.standard_normal(rows.shape)
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -236,6 +248,31 @@ def what_was_given_stays_the_callers(open_index: OpenIndex) -> None:
     agree(index.search(held[0], 5), truth(dict(zip(range(30, 0, -1), held, strict=True)), held[0], 5))
 
 
+def memory_is_about_what_is_held(open_index: OpenIndex) -> None:
+    """10,000 vectors, against what the process holds more: within a factor of two."""
+    vectors = unit(10_000, 512, seed=22)
+    with closing(open_index(512)) as first:  # what an engine takes once is not an index's
+        first.add(np.arange(1, 5_001), vectors[:5_000])
+    before, index = held_by_process() - vectors.nbytes, open_index(512)
+    empty = index.memory()
+    index.add(np.arange(1, 5_001), vectors[:5_000])
+    half = index.memory()
+    index.add(np.arange(5_001, 10_001), vectors[5_000:])
+    del vectors
+    whole, real = index.memory(), held_by_process() - before
+    assert empty < half / 10
+    assert half < 0.7 * whole
+    assert real / 2 < whole < 2 * real
+
+
+def held_by_process() -> int:
+    """Bytes of memory, without what was freed and without mapped files."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+
 def closing_twice_is_harmless(open_index: OpenIndex) -> None:
     index, _ = filled(open_index)
     index.close()
@@ -262,3 +299,5 @@ CHECKS = (
     what_was_given_stays_the_callers,
     closing_twice_is_harmless,
 )
+HERE_CHECKS = (memory_is_about_what_is_held,)
+"""For those that hold their vectors in this process."""

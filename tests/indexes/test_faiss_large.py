@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexes import faiss as served
+from indexes import faiss_building as building
+from indexes import faiss_forms
 from indexes.errors import TryLater
 from indexes.faiss import FaissIndex
-from indexes.faiss_forms import Lists, Scan
+from indexes.faiss_forms import Lists, Moving, Scan
 from indexes.vector import VectorIndex
-from indexes.vector_rows import VectorRows
-from tests.contracts.vector_index import CHECKS, Held, agree, truth, unit
+from tests.contracts.vector_index import CHECKS, HERE_CHECKS, Held, agree, clustered, truth, unit
 
 
 class Settled(FaissIndex):
@@ -37,27 +37,38 @@ class Settled(FaissIndex):
 
 
 class Gate:
-    """Holds up the training of lists until it is opened; says when one waits there."""
+    """Holds up the making of lists until it is opened; says when one waits there."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, where: str = "training") -> None:
         self.reached, self.open = threading.Event(), threading.Event()
-        train = served.trained_lists
+        train, look_up, calls = building.trained_partition, faiss_forms.known_lists, []
 
-        def held_up(sample, count, made_for, go_on):
+        def held_up_before_training(sample, count, made_for, go_on):
             self.reached.set()
             while not self.open.is_set():
                 go_on(0.005)
             return train(sample, count, made_for, go_on)
 
-        monkeypatch.setattr("indexes.faiss.trained_lists", held_up)
+        def held_up_half_way(*given):
+            calls.append(given)
+            if len(calls) == 5:
+                self.reached.set()
+                assert self.open.wait(60)
+            return look_up(*given)
+
+        if where == "training":
+            monkeypatch.setattr("indexes.faiss_building.trained_partition", held_up_before_training)
+        else:
+            monkeypatch.setattr("indexes.faiss_building.MOVED", 20)
+            monkeypatch.setattr("indexes.faiss_forms.known_lists", held_up_half_way)
 
 
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """One vector is many, and filters are masked whatever they leave."""
-    monkeypatch.setattr("indexes.faiss.LARGE", 1)
+    monkeypatch.setattr("indexes.faiss_building.LARGE", 1)
     monkeypatch.setattr("indexes.faiss.GATHER_COUNT", 0)
-    monkeypatch.setattr("indexes.faiss.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("indexes.faiss_building.SETTLE_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -65,14 +76,6 @@ def gate(large: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     gate = Gate(monkeypatch)
     yield gate
     gate.open.set()
-
-
-def clustered(count: int, dimension: int = 32, seed: int = 0) -> np.ndarray:
-    """Vectors in clusters of 20, as texts about the same things lie."""
-    rng = np.random.default_rng(seed)
-    rows = unit(count // 20, dimension, seed)[rng.integers(0, count // 20, count)]
-    rows = rows + 0.4 / dimension**0.5 * rng.standard_normal(rows.shape)
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 def added(index: FaissIndex, count: int = 200, seed: int = 1) -> Held:
@@ -83,8 +86,11 @@ def added(index: FaissIndex, count: int = 200, seed: int = 1) -> Held:
 
 def agrees_with(index: FaissIndex, held: Held) -> None:
     assert index.ids().tolist() == sorted(held)
+    allowed = np.random.default_rng(9).permutation(index.ids())[: len(held) // 2]
+    allowed.sort()
     for query in unit(10, index.dimension, seed=99):
         agree(index.search(query, 12), truth(held, query, 12))
+        agree(index.search(query, 12, allowed), truth(held, query, 12, allowed))
 
 
 def builders() -> list[threading.Thread]:
@@ -92,12 +98,12 @@ def builders() -> list[threading.Thread]:
 
 
 @pytest.mark.usefixtures("large")
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", CHECKS + HERE_CHECKS, ids=lambda check: check.__name__)
 def test_contract_in_lists(check: Callable[[Callable[[int], VectorIndex]], None]) -> None:
     check(Settled)
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", CHECKS + HERE_CHECKS, ids=lambda check: check.__name__)
 def test_contract_with_vectors_in_a_file(
     check: Callable[[Callable[[int], VectorIndex]], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,7 +117,7 @@ def finds_exactly_k_and_nearly_all_the_right_ones(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("indexes.faiss_forms.LOOKED_INTO", 25)
     monkeypatch.setattr("indexes.faiss_forms.MASKED", 1)
     count, rng, looked = 4_000, np.random.default_rng(2), []
-    vectors, ids = clustered(count), np.arange(1, count + 1)
+    vectors, ids = clustered(count, 32), np.arange(1, count + 1)
     queries = np.concatenate([vectors[:500], unit(50, 32, seed=3)])
     index = Settled(32)
     index.add(ids, vectors)
@@ -134,24 +140,30 @@ def finds_exactly_k_and_nearly_all_the_right_ones(monkeypatch: pytest.MonkeyPatc
     assert np.median(looked) < 253 / 2, "it looked nearly everywhere: nothing was approximate here"
 
 
-def keeps_changes_while_lists_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, index = Gate(monkeypatch), FaissIndex(16)
+def keeps_changes_while_lists_are_made(monkeypatch: pytest.MonkeyPatch, where: str, kind: type) -> None:
+    gate, index = Gate(monkeypatch, where), FaissIndex(16)
     held = added(index)
     assert gate.reached.wait(30)
-    for seed in range(10):
-        new = np.random.default_rng(seed).choice(np.arange(1, 400), 30, replace=False)
-        vectors = unit(30, 16, seed=1000 + seed)
-        index.add(new, vectors)
-        held |= dict(zip(new.tolist(), vectors, strict=True))
-        gone = np.random.default_rng(seed + 50).choice(np.arange(1, 400), 25, replace=False)
-        index.remove(gone)
-        held = {id_: vector for id_, vector in held.items() if id_ not in set(gone.tolist())}
-        assert isinstance(index._form, Scan)
-        agrees_with(index, held)
-    gate.open.set()
+    try:
+        for seed in range(10):
+            held = changed(index, held, seed)
+            assert isinstance(index._form, kind)
+            agrees_with(index, held)
+    finally:
+        gate.open.set()
     assert index.settle(60)
     assert isinstance(index._form, Lists)
     agrees_with(index, held)
+
+
+def changed(index: FaissIndex, held: Held, seed: int) -> Held:
+    new = np.random.default_rng(seed).choice(np.arange(1, 400), 30, replace=False)
+    vectors = unit(30, 16, seed=1000 + seed)
+    index.add(new, vectors)
+    gone = np.random.default_rng(seed + 50).choice(np.arange(1, 400), 25, replace=False)
+    index.remove(gone)
+    held = held | dict(zip(new.tolist(), vectors, strict=True))
+    return {id_: vector for id_, vector in held.items() if id_ not in set(gone.tolist())}
 
 
 @pytest.mark.usefixtures("large")
@@ -160,8 +172,9 @@ def test_lists_find_exactly_k_and_nearly_all_the_right_ones(monkeypatch: pytest.
 
 
 @pytest.mark.usefixtures("large")
-def test_changes_while_lists_are_made_are_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    keeps_changes_while_lists_are_made(monkeypatch)
+@pytest.mark.parametrize(("where", "kind"), [("training", Scan), ("moving", Moving)])
+def test_changes_while_lists_are_made_are_not_lost(where: str, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeps_changes_while_lists_are_made(monkeypatch, where, kind)
 
 
 def _first_lists(self, vector, inside, wanted, honest=Lists._nearest_holding):
@@ -200,30 +213,45 @@ def test_lists_that_find_too_little_or_look_everywhere_are_caught(
         finds_exactly_k_and_nearly_all_the_right_ones(monkeypatch, cases=300)
 
 
-def _nothing_touched(self, note=True, honest=VectorRows.note_touched):
-    return honest(self, note)[:0]
-
-
 def _nothing_dropped(self, rows):
     return None
+
+
+def _dropped_only_in_the_old(self, rows):
+    self.old.drop(rows)
+
+
+def _dropped_only_in_the_new(self, rows):
+    self.new.drop(rows)
+
+
+def _moved_whatever_happened(self, rows, prepared):
+    self.drop(rows)
+    self.put(rows, prepared)
 
 
 @pytest.mark.usefixtures("large")
 @pytest.mark.parametrize(
     ("where", "what"),
-    [("vector_rows.VectorRows.note_touched", _nothing_touched), ("faiss_forms.Lists.drop", _nothing_dropped)],
+    [
+        ("Scan.drop", _nothing_dropped),
+        ("Lists.drop", _nothing_dropped),
+        ("Moving.drop", _dropped_only_in_the_old),
+        ("Moving.drop", _dropped_only_in_the_new),
+        ("Moving.move", _moved_whatever_happened),
+    ],
 )
 def test_changes_that_are_lost_are_caught(where: str, what: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"indexes.{where}", what)
+    monkeypatch.setattr(f"indexes.faiss_forms.{where}", what)
     with pytest.raises((AssertionError, IndexError)):
-        keeps_changes_while_lists_are_made(monkeypatch)
+        keeps_changes_while_lists_are_made(monkeypatch, "moving", Moving)
 
 
 @pytest.mark.usefixtures("large")
 def test_lists_are_made_anew_when_vectors_have_doubled_and_given_up_when_few_are_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("indexes.faiss.LARGE", 100)
+    monkeypatch.setattr("indexes.faiss_building.LARGE", 100)
     index = FaissIndex(16)
     held, kinds = {}, []
     for step, ids in enumerate([range(1, 90), range(90, 150), range(150, 200), range(200, 500)]):
@@ -268,13 +296,12 @@ def test_a_process_that_does_not_close_ends_at_once() -> None:
     """It ends in the middle of training, in FAISS, in a second thread: neither crash nor wait."""
     code = """
 import numpy as np, sys, time
-from indexes import faiss as served
-served.SETTLE_SECONDS, served.LARGE = 0.0, 1
+from indexes import faiss as served, faiss_building, faiss_partition
+faiss_building.SETTLE_SECONDS, faiss_building.LARGE = 0.0, 1
 rng = np.random.default_rng(0)
 rows = rng.standard_normal((20_000, 64))
 rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-import indexes.faiss_forms as forms
-forms.ROUNDS = 100_000
+faiss_partition.ROUNDS = 100_000
 index = served.FaissIndex(64)
 index.add(np.arange(1, 20_001), rows)
 time.sleep(float(sys.argv[1]))
@@ -297,24 +324,69 @@ def test_what_fails_in_the_background_is_logged_and_the_scan_serves_on(
     def fail(*_):
         raise MemoryError("no memory")
 
-    monkeypatch.setattr("indexes.faiss.trained_lists", fail)
+    monkeypatch.setattr("indexes.faiss_building.trained_partition", fail)
     index = FaissIndex(16)
     held = added(index)
     assert index.settle(60)
     assert "no memory" in caplog.text
     agrees_with(index, held)
     monkeypatch.undo()
-    monkeypatch.setattr("indexes.faiss.LARGE", 1)
-    monkeypatch.setattr("indexes.faiss.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("indexes.faiss_building.LARGE", 1)
+    monkeypatch.setattr("indexes.faiss_building.SETTLE_SECONDS", 0.0)
     index.remove(np.array([1]))
     assert index.settle(60)
     assert isinstance(index._form, Lists)
 
 
 @pytest.mark.usefixtures("large")
+def test_moving_that_fails_half_way_serves_on_and_is_done_at_the_next_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    look_up, calls = faiss_forms.known_lists, []
+
+    def fail_half_way(*given):
+        calls.append(given)
+        if len(calls) == 5:
+            raise MemoryError("no memory")
+        return look_up(*given)
+
+    monkeypatch.setattr("indexes.faiss_building.MOVED", 20)
+    monkeypatch.setattr("indexes.faiss_forms.known_lists", fail_half_way)
+    index = FaissIndex(16)
+    held = added(index)
+    assert index.settle(60)
+    assert isinstance(index._form, Moving)
+    agrees_with(index, held)
+    for seed in range(5):
+        held = changed(index, held, seed)
+        agrees_with(index, held)
+    assert index.settle(60)
+    assert isinstance(index._form, Lists)
+    agrees_with(index, held)
+
+
+@pytest.mark.usefixtures("large")
+def test_nothing_is_held_twice_while_vectors_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At no time do the two forms take more than the scan did, but for a piece of it and what lists take besides."""
+    monkeypatch.setattr("indexes.faiss_building.MOVED", 100)
+    monkeypatch.setattr("indexes.faiss_forms.SCANNED_BYTES", 2 * 512 * 500)
+    taken, move = [], Moving.move
+    monkeypatch.setattr(Moving, "move", lambda self, *given: (move(self, *given), taken.append(self.memory())))
+    index, vectors = FaissIndex(512), unit(4_000, 512)
+    monkeypatch.setattr("indexes.faiss_building.LARGE", 10**6)
+    index.add(np.arange(1, 4_001), vectors)
+    scanned = index._form.memory()
+    monkeypatch.setattr("indexes.faiss_building.LARGE", 1)
+    index.remove(np.array([4_000]))
+    assert index.settle(60)
+    assert len(taken) == 40
+    besides = 4 * 512 * len(index._form._sizes) + 20 * 4_000
+    assert max(taken) <= scanned + 512 * 1_000 + besides
+    assert taken[-1] <= scanned // 2 + besides
+
+
+@pytest.mark.usefixtures("large")
 def test_searches_beside_changes_and_rebuilding_never_see_a_half_done_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ids 1 to 1000 stay, batches of 50 come and go, and each change makes the lists anew."""
-    monkeypatch.setattr("indexes.faiss.MUCH", 1)
+    monkeypatch.setattr("indexes.faiss_building.MUCH", 1)
     index = FaissIndex(64)
     vectors, lasting = unit(1_050, 64, seed=1), np.arange(1, 1_001)
     index.add(lasting, vectors[:1000])

@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from indexes.errors import ChangeRequest
 from indexes.filters import AnyTag, Comparison, Compound
-from tests.campaigns.filters import recall, run
+from tests.campaigns.filters import open_graph, recall, run
 from tests.contracts.filters import NUMBERS, STRINGS, compares
 from tests.contracts.vector_index import unit
 from tests.qdrant import open_qdrant
@@ -23,7 +24,7 @@ pytest.importorskip("qdrant_client", reason="qdrant-client is not installed: pip
 from qdrant_client import models
 
 from indexes import qdrant_filters
-from indexes.qdrant_collection import Leg, Point, QdrantEffort, Scope
+from indexes.qdrant_collection import Leg, Point, Scope
 
 KINDS = ("memory", "engine", "server")
 
@@ -61,8 +62,7 @@ def test_what_has_no_order_is_refused() -> None:
 
 def test_a_graph_finds_k_whenever_there_are_k(tmp_path: Path) -> None:
     with open_qdrant("engine", tmp_path) as qdrant:
-        qdrant.effort = QdrantEffort()
-        assert recall(qdrant, cases=100, seed=7) >= 0.98
+        assert recall(partial(open_graph, qdrant), cases=100, seed=7) >= 0.98
 
 
 def all_of_nothing(compiled: Callable[..., Any], filter: Any) -> Any:

@@ -27,8 +27,8 @@ def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path) -> None
 
 def test_a_missing_package_is_answered_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
-    for module in ("indexes.faiss", "indexes.faiss_forms"):
-        monkeypatch.delitem(sys.modules, module, raising=False)
+    for module in [name for name in sys.modules if name.startswith(("indexes.faiss", "indexes.shared_partition"))]:
+        monkeypatch.delitem(sys.modules, module)
     with pytest.raises(Unsupported, match="pip install faiss-cpu") as caught:
         open_vector_index("faiss", 8)
     assert caught.value.code == "missing_package"
@@ -49,7 +49,7 @@ def test_another_package_adds_its_own(tmp_path: Path, monkeypatch: pytest.Monkey
         "[rag.vector_indexes]\nmine = third_party_index:Mine\nfaiss = third_party_index:Mine\n"
     )
     (tmp_path / "third_party_index.py").write_text(
-        "class Mine:\n    def __init__(self, n, folder):\n        self.dimension = n\n"
+        "class Mine:\n    def __init__(self, n, folder, shared):\n        self.dimension = n\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert open_vector_index("mine", 9).dimension == 9

@@ -12,10 +12,10 @@ import pytest
 from indexes import VECTOR_INDEXES, open_vector_index
 from indexes.faiss_forms import Scan
 from indexes.vector import VectorIndex
-from tests.contracts.vector_index import CHECKS, agree, truth, unit
+from tests.contracts.vector_index import CHECKS, HERE_CHECKS, agree, truth, unit
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", CHECKS + HERE_CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", VECTOR_INDEXES)
 def test_contract(name: str, check: Callable[[Callable[[int], VectorIndex]], None]) -> None:
     check(lambda dimension: open_vector_index(name, dimension))

@@ -247,6 +247,23 @@ class NeverLooksAgain(FlatIndex):
             self.seen, self._held = self._held, now
 
 
+class TakesNothing(FlatIndex):
+    def memory(self):
+        return 0
+
+
+class TakesWhatItsVectorsWouldInFull(FlatIndex):
+    """As if a value were 16 bytes."""
+
+    def memory(self):
+        return 4 * super().memory()
+
+
+class CountsNoValues(FlatIndex):
+    def memory(self):
+        return 2_000 * bool(len(self)) + len(self)
+
+
 class ClosesOnce(FlatIndex):
     def close(self):
         del self._held

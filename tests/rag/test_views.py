@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from indexes.errors import ChangeRequest, NotThere, TryLater
+from indexes.faiss_forms import Lists
 from indexes.filters import parse_filter
 from ingest import intake
 from rag.backend import Backend
@@ -56,8 +57,8 @@ def check_view_is_the_catalog(backend: Backend, store: Store) -> None:
 def test_adds_replacements_deletes_and_attributes_reach_the_next_query(
     large: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexes.faiss.LARGE", large)
-    monkeypatch.setattr("indexes.faiss.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("indexes.faiss_building.LARGE", large)
+    monkeypatch.setattr("indexes.faiss_building.SETTLE_SECONDS", 0.0)
     with open_backend(toy_settings(tmp_path)) as backend:
         store = intake.create_store(backend, "s")
         assert found(backend, store, "zebra") == []
@@ -363,7 +364,7 @@ def test_a_document_replaced_during_a_search_is_still_found(tmp_path: Path, monk
 def test_views_over_their_memory_are_let_go_and_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Room for two views: of five stores asked in turn, the two asked last are open; every answer is right."""
     with open_backend(toy_settings(tmp_path, views__memory_mb=2)) as backend:
-        monkeypatch.setattr("rag.views.BYTES_A_VALUE", 0)
+        monkeypatch.setattr("rag.views.BYTES_A_VIEW", (1 << 20) - 50_000)
         stores = [intake.create_store(backend, f"s{number}") for number in range(5)]
         for number, store in enumerate(stores):
             add_text(backend, store, f"{number}.txt", f"Text {number} about wrens.")
@@ -376,6 +377,34 @@ def test_views_over_their_memory_are_let_go_and_opened_again(tmp_path: Path, mon
         wait_until_idle(backend)
         assert sorted(found(backend, stores[0], "wrens")) == ["0.txt", "more.txt"]
         assert len([folder for folder in next((tmp_path / "views").glob("[0-9]*-*")).iterdir() if folder.is_dir()]) <= 2
+
+
+def test_a_view_says_what_its_vectors_take(tmp_path: Path) -> None:
+    with open_backend(toy_settings(tmp_path)) as backend:
+        store = intake.create_store(backend, "s")
+        add_text(backend, store, "a.txt", "A text about larks.")
+        wait_until_idle(backend)
+        view = backend.view(backend.live_generation(store))
+        before, dimension = view.memory(), view.vectors.dimension
+        view.vectors.add(np.arange(10**6, 10**6 + 1_000), np.tile(np.eye(1, dimension), (1_000, 1)))
+        assert view.memory() - before >= 1_000 * dimension
+
+
+def test_the_lists_of_one_process_are_taken_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexes.faiss_building.LARGE", 1)
+    monkeypatch.setattr("indexes.faiss_building.SETTLE_SECONDS", 0.0)
+    with open_backend(toy_settings(tmp_path)) as backend:
+        store = intake.create_store(backend, "s")
+        add_text(backend, store, "a.txt", "A text about larks.")
+        wait_until_idle(backend)
+        assert found(backend, store, "larks") == ["a.txt"]
+        assert backend.view(backend.live_generation(store)).vectors.settle(60)  # type: ignore[attr-defined]
+    monkeypatch.setattr("indexes.faiss_building.trained_partition", lambda *_: pytest.fail("trained again"))
+    with open_backend(toy_settings(tmp_path)) as backend:
+        assert found(backend, store, "larks") == ["a.txt"]
+        vectors = backend.view(backend.live_generation(store)).vectors
+        assert vectors.settle(60)  # type: ignore[attr-defined]
+        assert isinstance(vectors._form, Lists)  # type: ignore[attr-defined]
 
 
 def test_a_search_goes_on_with_a_view_that_is_let_go(tmp_path: Path) -> None:
