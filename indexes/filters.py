@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import operator
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -61,7 +61,8 @@ class Compound:
 class AnyTag:
     """Documents that carry at least one of these permission tags; of none, nothing.
 
-    No request can ask for it: `parse_filter` never makes one. Whoever knows the caller's tags puts it in front.
+    No request can ask for it: `parse_filter` never makes one. Whoever knows the caller's tags puts it in front. What
+    stands beside it in an `and` is judged by these documents only: neither an error nor its words tell of others.
     """
 
     tags: frozenset[str]
@@ -220,9 +221,9 @@ class AttributeTable:
         with self._lock:
             if not self._row_of:
                 return np.empty(0, dtype=np.int64)
-            used = len(self._row_of) + len(self._free)
-            allowed = self._mask(filter, used) & (self._owners[:used] > 0)
-            return np.sort(self._owners[:used][allowed])
+            there = self._owners[: len(self._row_of) + len(self._free)] > 0
+            allowed = self._mask(filter, there) & there
+            return np.sort(self._owners[: len(there)][allowed])
 
     def __len__(self) -> int:
         return len(self._row_of)
@@ -238,25 +239,31 @@ class AttributeTable:
         self._owners[row] = 0
         self._free.append(row)
 
-    def _mask(self, filter: Filter, rows: int) -> Mask:
+    def _mask(self, filter: Filter, there: Mask) -> Mask:
+        """The rows that match, of those that are `there`; of others it does not matter."""
         if isinstance(filter, Comparison):
-            return self._compared(filter, rows)
+            return self._compared(filter, there)
         if isinstance(filter, AnyTag):
-            return self._tagged(filter, rows)
+            return self._tagged(filter, len(there))
         every = filter.type == "and"
-        mask = np.full(rows, every)
+        mask = np.full(len(there), every)
         for part in filter.filters:
-            inner = self._mask(part, rows)
+            inner = self._mask(part, there)
             mask = mask & inner if every else mask | inner
+            if every and isinstance(part, AnyTag):
+                there = there & inner
+                if not there.any():
+                    return mask
         return mask
 
-    def _compared(self, comparison: Comparison, rows: int) -> Mask:
-        column = self._columns.get(("attribute", comparison.key))
-        if column is None:
-            raise self._unknown(comparison.key)
+    def _compared(self, comparison: Comparison, there: Mask) -> Mask:
+        column, rows = self._columns.get(("attribute", comparison.key)), len(there)
+        counts = [0] * 4 if column is None else column.counts_among(there)
+        if column is None or not sum(counts):
+            raise self._unknown(comparison.key, there)
         wanted = comparison.value if isinstance(comparison.value, tuple) else (comparison.value,)
         for value in wanted:
-            _require_type(comparison, value, column)
+            _require_type(comparison, value, counts)
         if comparison.type in _ORDERINGS:
             return column.ordered(_ORDERINGS[comparison.type], wanted[0], rows)
         equal = column.equal(wanted, rows)
@@ -270,8 +277,9 @@ class AttributeTable:
                 mask |= column.equal((True,), rows)
         return mask
 
-    def _unknown(self, key: str) -> ChangeRequest:
-        known = sorted(name for space, name in self._columns if space == "attribute")
+    def _unknown(self, key: str, there: Mask) -> ChangeRequest:
+        columns = ((name, column) for (space, name), column in self._columns.items() if space == "attribute")
+        known = sorted(name for name, column in columns if sum(column.counts_among(there)))
         more = f" and {len(known) - MOST_KEYS_NAMED} more" if len(known) > MOST_KEYS_NAMED else ""
         names = ", ".join(map(repr, known[:MOST_KEYS_NAMED])) or "none"
         return ChangeRequest(
@@ -293,7 +301,7 @@ def checked_attribute(key: str, value: object) -> Scalar:
         ) from error
 
 
-def _require_type(comparison: Comparison, value: Scalar, column: _Column) -> None:
+def _require_type(comparison: Comparison, value: Scalar, counts: Sequence[int]) -> None:
     kind = _kind(value)
     if kind == _BOOLEAN and comparison.type in _ORDERINGS:
         raise ChangeRequest(
@@ -301,8 +309,8 @@ def _require_type(comparison: Comparison, value: Scalar, column: _Column) -> Non
             code="filter_type",
             param="filters",
         )
-    if not column.counts[kind]:
-        there = " and ".join(_KIND_NAMES[other] for other in _KIND_NAMES if column.counts[other])
+    if not counts[kind]:
+        there = " and ".join(_KIND_NAMES[other] for other in _KIND_NAMES if counts[other])
         raise ChangeRequest(
             f"The attribute {comparison.key!r} holds {there}, never {_KIND_NAMES[kind]} such as {value!r}.",
             code="filter_type",
@@ -352,6 +360,13 @@ class _Column:
             self._strings.release(int(number))
         if self._rare is None:
             self._kinds[row] = 0
+
+    def counts_among(self, there: Mask) -> list[int]:
+        """How many of these rows have a value, by its kind."""
+        at, kinds, _ = self._arrays()
+        mine = there[at] if at is not None else there[: len(kinds)]
+        kinds = kinds[: len(mine)]
+        return [0, *(int(np.count_nonzero((kinds == kind) & mine)) for kind in _KIND_NAMES)]
 
     def equal(self, wanted: tuple[Scalar, ...], rows: int) -> Mask:
         """Where the value is one of these, of the same type."""

@@ -120,7 +120,7 @@ def _tell(backend: Backend, task: IndexTask) -> None:
     told = None
     # Again when they changed meanwhile: another process may have told the engine the newer ones before us.
     while (now := _attributes(backend, task.document_id)) != told:
-        collection.set_attributes(task.store_id, task.document_id, now)
+        collection.set_attributes(task.store_id, task.document_id, *now)
         told = now
 
 
@@ -128,9 +128,19 @@ def _write(connection: Connection, remote: RemoteIndex, rows: changes.ViewRows, 
     from indexes.qdrant_collection import Point
 
     texts = {number: (text, heading) for number, text, heading in changes.read_texts(connection, _numbers(rows.ids))}
-    attributes = changes.read_attributes(connection, sorted(set(_numbers(rows.document_ids))), coming=coming)
+    documents = sorted(set(_numbers(rows.document_ids)))
+    attributes = changes.read_attributes(connection, documents, coming=coming)
+    tags = changes.read_tags(connection, documents, coming=coming)
     points = [
-        Point(number, document, version, vector, *texts[number], attributes.get(document, {}))
+        Point(
+            number,
+            document,
+            version,
+            vector,
+            *texts[number],
+            attributes.get(document, {}),
+            tags.get(document, frozenset()),
+        )
         for number, document, version, vector in zip(
             _numbers(rows.ids), _numbers(rows.document_ids), _numbers(rows.version_ids), rows.vectors, strict=True
         )
@@ -142,9 +152,11 @@ def _numbers(ids: Ids) -> list[int]:
     return [int(number) for number in ids]
 
 
-def _attributes(backend: Backend, document_id: int) -> Mapping[str, str | float | bool]:
+def _attributes(backend: Backend, document_id: int) -> tuple[Mapping[str, str | float | bool], frozenset[str]]:
+    """A document's attributes and tags."""
     with backend.database.read() as connection:
-        return changes.read_attributes(connection, [document_id]).get(document_id, {})
+        attributes = changes.read_attributes(connection, [document_id]).get(document_id, {})
+        return attributes, changes.read_tags(connection, [document_id]).get(document_id, frozenset())
 
 
 def _remote_generations(connection: Connection, store_id: int) -> list[Generation]:

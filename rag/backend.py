@@ -127,7 +127,7 @@ class Backend:
     def find_store(self, name: str) -> Store:
         """A store by public id or unique name. Raises NotThere."""
         with self.database.read() as connection:
-            return stores.find_store(connection, self.caller.tenant, name)
+            return stores.find_store(connection, self.caller, name)
 
     def live_generation(self, store: Store) -> Generation:
         """The generation of a store that answers."""

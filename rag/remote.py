@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from indexes import REMOTE_INDEXES, require_remote_index
 from indexes.errors import ChangeRequest
-from indexes.filters import Comparison, Compound, Filter
+from indexes.filters import AnyTag, Comparison, Compound, Filter, permitted
 from indexes.vector import Ids
+from rag.access import Caller
 from rag.catalog import documents
 from rag.catalog.database import Database, incarnation
 from rag.catalog.records import Generation
 from rag.fusion import Scored
-from rag.searchable import Scores, both_legs
+from rag.searchable import Scores, Statistics, Tags, both_legs
 from rag.settings import QdrantSettings, Settings, secret
 from rag.spaces import Space
 
@@ -46,20 +47,24 @@ class RemoteIndex:
         self._counted = 0, -COUNTED_FOR
         self._keys: set[str] = set()
 
-    def search(self, vector: Scores | None, words: str | None, condition: Filter | None, depth: int) -> Scored:
+    def search(
+        self, vector: Scores | None, words: str | None, condition: Filter | None, depth: int, tags: Tags
+    ) -> Scored:
         """See `Searchable.search`. Both legs go in one request, and in another what one leg lacks of the other's."""
         from indexes.qdrant_collection import Leg
 
         for key in _keys(condition):
-            self._require_known(key)
+            self._require_known(key, tags)
+        seen = None if tags is None else AnyTag(tags)
+        condition = condition if tags is None else permitted(tags, condition)
         queries = [query for query in (vector, words) if query is not None]
-        found = iter(self.collection.search(self.scope, [Leg(query, depth) for query in queries], condition))
+        found = iter(self.collection.search(self.scope, [Leg(query, depth) for query in queries], condition, seen=seen))
         dense = next(found) if vector is not None else None
         keyword = next(found) if words is not None else None
 
         def rescore(no_dense: Ids, no_keyword: Ids) -> tuple[Scores, Scores]:
             wanted = [(query, ids) for query, ids in ((vector, no_dense), (words, no_keyword)) if query is not None]
-            scores = iter(self.collection.scores(self.scope, wanted))
+            scores = iter(self.collection.scores(self.scope, wanted, seen))
             dense_scores = next(scores) if vector is not None else np.empty(0, dtype=np.float32)
             return dense_scores, np.nan_to_num(next(scores)) if words is not None else np.empty(0, dtype=np.float32)
 
@@ -69,9 +74,12 @@ class RemoteIndex:
         """See `Searchable.contains`."""
         return self.collection.contains(self.scope, words, ids)
 
-    def document_frequency(self, words: Sequence[str]) -> list[int]:
-        """See `Searchable.document_frequency`."""
-        return self.collection.document_frequency(self.scope, words)
+    def statistics(self, words: Sequence[str], tags: Tags) -> Statistics:
+        """See `Searchable.statistics`."""
+        if tags is None:
+            return len(self), self.collection.document_frequency(self.scope, words)
+        seen = AnyTag(tags)
+        return self.collection.count(self.scope, seen), self.collection.document_frequency(self.scope, words, seen)
 
     def __len__(self) -> int:
         number, at = self._counted
@@ -80,19 +88,22 @@ class RemoteIndex:
             self._counted = number, time.monotonic()
         return number
 
-    def _require_known(self, key: str) -> None:
-        """An index in memory knows the keys that documents have; here the catalog is asked, once for each."""
-        if key in self._keys:
+    def _require_known(self, key: str, tags: Tags) -> None:
+        """An index in memory knows the keys that documents have; here the catalog is asked: once for each on behalf of
+        those who see all, each time for others."""
+        if tags is None and key in self._keys:
             return
+        caller = Caller(self._generation.tenant, permissions=tags)
         with self._database.read() as connection:
-            known = documents.has_attribute(connection, self._generation.store_id, key)
+            known = documents.has_attribute(connection, caller, self._generation.store_id, key)
         if not known:
             raise ChangeRequest(
                 f"No document of the store has the attribute {key!r}. Set it on one, or filter by another.",
                 code="unknown_attribute",
                 param="filters",
             )
-        self._keys.add(key)
+        if tags is None:
+            self._keys.add(key)
 
 
 class RemoteIndexes:
