@@ -15,6 +15,7 @@ from rag.access import Caller
 from rag.backend import Backend
 from rag.catalog import batches, documents, files, folders, stores
 from rag.catalog.records import Counts, Document, File, Folder, Generation, Page, PageRequest, State, Store
+from rag.keys import is_operator
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class StoreSummary:
 
 @dataclass(frozen=True)
 class Workload:
-    """Documents that still want work and batches at work, over all stores."""
+    """Documents that still want work and batches at work, over all stores: of the tenant, for the operator of all."""
 
     waiting_documents: int
     open_batches: int
@@ -101,8 +102,9 @@ def list_folders(backend: Backend, store: Store) -> list[Folder]:
 
 def workload(backend: Backend) -> Workload:
     """How much ingestion is still to be done."""
+    tenant = None if is_operator(backend.caller) else backend.caller.tenant
     with backend.database.read() as connection:
-        return Workload(documents.count_waiting(connection), batches.count_open(connection))
+        return Workload(documents.count_waiting(connection, tenant), batches.count_open(connection, tenant))
 
 
 def _summaries(connection: Connection, caller: Caller, found: Sequence[Store]) -> list[StoreSummary]:

@@ -217,9 +217,10 @@ def active_of_batch(connection: Connection, batch: str) -> list[Document]:
     return [_document(row) for row in connection.execute(query.order_by(_documents.id))]
 
 
-def count_waiting(connection: Connection) -> int:
-    """Documents that still want work, over all stores."""
-    return connection.execute(sa.select(sa.func.count()).where(_documents.state.in_(ACTIVE))).scalar_one()
+def count_waiting(connection: Connection, tenant: str | None = None) -> int:
+    """Documents that still want work, over all stores of a tenant or of all."""
+    query = sa.select(sa.func.count()).where(_documents.state.in_(ACTIVE))
+    return connection.execute(query if tenant is None else query.where(_documents.tenant == tenant)).scalar_one()
 
 
 def advance(connection: Connection, document_id: int, attempt: int, state: State, **values: Any) -> bool:
