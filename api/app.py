@@ -12,9 +12,9 @@ import anyio.to_thread
 from fastapi import FastAPI
 
 from api.errors import install_handlers
-from api.middleware import BodyLimit, KeyCheck, KnownCallers, NoLeaks, RequestId, is_loopback
+from api.middleware import Access, BodyLimit, KnownCallers, NoLeaks, RequestId, is_loopback
 from api.readiness import Readiness
-from api.routes import chat, context, files, folders, health, models, search, store_files, vector_stores
+from api.routes import chat, context, files, folders, health, keys, models, search, store_files, vector_stores
 from indexes.errors import ChangeRequest
 from ingest.runner import Runner
 from rag.backend import Backend
@@ -47,7 +47,7 @@ def create_app(settings: Settings, *, jobs: bool = True, warm: bool = True) -> F
 
     app = FastAPI(title="Retrieval-augmented generation backend", lifespan=lifespan)
     install_handlers(app)
-    served = (files, vector_stores, store_files, folders, search, context, chat, models)
+    served = (files, vector_stores, store_files, folders, search, context, chat, models, keys)
     for module in (health, *(served if role != "worker" else ())):
         app.include_router(module.router)
     _add_middleware(app, settings)
@@ -66,7 +66,7 @@ def check_binding(settings: Settings) -> None:
 
 
 def api_key(settings: Settings) -> str | None:
-    """The key that requests must carry, None when there is none."""
+    """The operator's key, None when there is none: then whoever reaches the server without a key is the operator."""
     return secret(settings.server.api_key)
 
 
@@ -74,9 +74,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """From the inside out: the last one added sees a request first."""
     server = settings.server
     app.add_middleware(BodyLimit, most=(server.max_body_mb << 20) + MULTIPART_SLACK)
-    key = api_key(settings)
-    if key is not None:
-        app.add_middleware(KeyCheck, key=key)
+    app.add_middleware(Access, settings=settings)
     if server.allowed_origins:
         from fastapi.middleware.cors import CORSMiddleware
 

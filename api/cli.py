@@ -36,7 +36,17 @@ Url = Annotated[
     str | None,
     typer.Option("--url", envvar="RAG_URL", help="Speak to the server at this address."),
 ]
-ApiKey = Annotated[str | None, typer.Option("--key", help="The server's key [RAG_API_KEY].")]
+
+
+class KeyScope(StrEnum):
+    """What a key is good for."""
+
+    query = "query"
+    ingest = "ingest"
+    admin = "admin"
+
+
+ApiKey = Annotated[str | None, typer.Option("--key", help="The key to come with [RAG_API_KEY].")]
 DataFolder = Annotated[Path | None, typer.Option("--data", readable=False, help="The data folder [RAG_DATA].")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", readable=False, help="The settings file [RAG_CONFIG].")]
 Store = Annotated[str, typer.Argument(metavar="STORE", help="A vector store's name or id.")]
@@ -46,6 +56,10 @@ SomeDocuments = Annotated[list[str] | None, typer.Argument(metavar="[FILE...]", 
 Model = Annotated[str | None, typer.Option("--model", help="A model's alias (see `rag models`).")]
 EmbedderAlias = Annotated[str | None, typer.Option("--embedder", help="The embedder's alias, for a new store.")]
 RetrievalMode = Annotated[Mode | None, typer.Option("--mode", help="How to retrieve.")]
+Permissions = Annotated[
+    list[str] | None,
+    typer.Option("--permission", metavar="TAG", help="Only keys that hold this tag see the documents (repeatable)."),
+]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until every document has ended.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Really remove so much.")]
 
@@ -99,8 +113,10 @@ app = typer.Typer(
 stores_app = typer.Typer(
     help="List, make and delete vector stores.", invoke_without_command=True, rich_markup_mode=None
 )
+keys_app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True, rich_markup_mode=None)
 eval_app = typer.Typer(help="Measure retrieval.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(stores_app, name="stores")
+app.add_typer(keys_app, name="keys")
 app.add_typer(eval_app, name="eval")
 
 
@@ -126,11 +142,12 @@ def ingest(
     wait: Wait = True,
     yes: Yes = False,
     embedder: EmbedderAlias = None,
+    permission: Permissions = None,
 ) -> None:
     """Put files into a store. A folder is synced: what changed is embedded, what is gone is removed."""
     from api.commands import ingest as commands
 
-    commands.run(call, paths, store, wait=wait, yes=yes, embedder=embedder)
+    commands.run(call, paths, store, wait=wait, yes=yes, embedder=embedder, permissions=permission)
 
 
 @command(app)
@@ -168,6 +185,57 @@ def delete_store(call: Call, store: Store, yes: Yes = False) -> None:
     from api.commands import corpus
 
     corpus.delete_store(call, store, yes=yes)
+
+
+@command(keys_app, name="create")
+def create_key(
+    call: Call,
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    scope: Annotated[list[KeyScope] | None, typer.Option(help="What it is good for (repeatable) [query].")] = None,
+    store: Annotated[list[str] | None, typer.Option(help="Good for this store only (repeatable).")] = None,
+    permission: Annotated[
+        list[str] | None, typer.Option(metavar="TAG", help="A permission tag that it holds (repeatable).")
+    ] = None,
+    tenant: Annotated[str | None, typer.Option(help="Of this tenant (for the operator).")] = None,
+    may_delegate: Annotated[bool, typer.Option("--may-delegate", help="A user's claim says what is seen.")] = False,
+    days: Annotated[float | None, typer.Option(min=0, help="It expires after so many days.")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Of each server process.")] = None,
+    concurrent_requests: Annotated[int | None, typer.Option(min=1, help="At once, in each server process.")] = None,
+    tokens_per_request: Annotated[int | None, typer.Option(min=1, help="Of prompt and answer together.")] = None,
+) -> None:
+    """Make a key. It is printed once and kept nowhere."""
+    from api.commands import keys
+
+    body = {
+        "name": name,
+        "scopes": [one.value for one in scope or [KeyScope.query]],
+        "vector_store_ids": store,
+        "permissions": permission or [],
+        "tenant": tenant,
+        "may_delegate": may_delegate,
+        "limits": {
+            "requests_per_minute": requests_per_minute,
+            "concurrent_requests": concurrent_requests,
+            "tokens_per_request": tokens_per_request,
+        },
+    }
+    keys.create_key(call, body, days)
+
+
+@command(keys_app, name="list")
+def list_keys(call: Call) -> None:
+    """List keys, revoked ones too."""
+    from api.commands import keys
+
+    keys.list_keys(call)
+
+
+@command(keys_app, name="revoke")
+def revoke_key(call: Call, key_id: Annotated[str, typer.Argument(metavar="KEY", help="A key's id.")]) -> None:
+    """Let a key be good for nothing."""
+    from api.commands import keys
+
+    keys.revoke_key(call, key_id)
 
 
 @command(app)

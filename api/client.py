@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -91,11 +91,20 @@ class Client:
         """One file of a store."""
         return self._call("GET", f"{_files_of(store)}/{_segment(file_id)}")
 
-    def put_file(self, store: str, filename: str, data: BinaryIO, source: str) -> Json:
-        """Upload a file and put it into a store as the document `source`, which it replaces if there is one."""
+    def put_file(
+        self, store: str, filename: str, data: BinaryIO, source: str, permissions: Sequence[str] | None = None
+    ) -> Json:
+        """Upload a file and put it into a store as the document `source`, which it replaces if there is one; with
+        these permission tags, or those that are there."""
         uploaded = self._call("POST", "/v1/files", data={"purpose": "assistants"}, files={"file": (filename, data)})
-        body = {"file_id": uploaded["id"], "source": source, "owned": True}
+        body: Json = {"file_id": uploaded["id"], "source": source, "owned": True}
+        if permissions is not None:
+            body["permissions"] = list(permissions)
         return self._call("POST", _files_of(store), json=body)
+
+    def set_permissions(self, store: str, file_id: str, permissions: Sequence[str]) -> Json:
+        """Give a file of a store these permission tags instead of those that it has."""
+        return self._call("POST", f"{_files_of(store)}/{_segment(file_id)}", json={"permissions": list(permissions)})
 
     def delete_file(self, store: str, file_id: str) -> Json:
         """Take a file out of a store."""
@@ -108,6 +117,20 @@ class Client:
     def cancel(self, store: str, file_id: str) -> Json:
         """Stop work on a file."""
         return self._call("POST", f"{_files_of(store)}/{_segment(file_id)}/cancel")
+
+    # Keys
+
+    def create_key(self, body: Json) -> Json:
+        """A new key, with its `secret`."""
+        return self._call("POST", "/v1/keys", json=body)
+
+    def keys(self) -> Iterator[Json]:
+        """Every key that may be managed, oldest first."""
+        return self._pages("/v1/keys", {})
+
+    def revoke_key(self, key_id: str) -> Json:
+        """Let a key be good for nothing."""
+        return self._call("DELETE", f"/v1/keys/{_segment(key_id)}")
 
     # Questions
 

@@ -8,18 +8,44 @@ from typing import Annotated, Any
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 
 from api.errors import Refused
 from api.strict_json import LARGE, parse_json
 from indexes.errors import ChangeRequest
+from rag.access import Caller, Scope
 from rag.backend import Backend
 from rag.catalog.records import Store
 
 
-def get_backend(request: Request) -> Backend:
-    """The backend that the app holds open."""
+class Requires(HTTPBearer):
+    """Lets a caller use a route who has one of these scopes; an administrator has all.
+
+    Every route but health declares one. That there is a caller, the middleware has seen to.
+    """
+
+    def __init__(self, *scopes: Scope) -> None:
+        super().__init__(scheme_name="key", description="An API key.", auto_error=False)
+        self.scopes = frozenset(scopes)
+
+    async def __call__(self, request: Request) -> None:  # type: ignore[override]
+        caller: Caller = request.state.caller
+        if not caller.scopes & self.scopes:
+            raise ChangeRequest(
+                f"This key may not do that: it takes one of the scope {' or '.join(sorted(self.scopes))}.",
+                code="insufficient_scope",
+            )
+
+
+def requires(*scopes: Scope) -> Any:
+    """A dependency of a route: its callers need one of these scopes, or `admin`."""
+    return Depends(Requires(*scopes, "admin"))
+
+
+async def get_backend(request: Request) -> Backend:
+    """The backend that the app holds open, for whoever asks."""
     backend: Backend = request.app.state.backend
-    return backend
+    return backend.for_caller(request.state.caller)
 
 
 def get_store(vector_store_id: str, backend: Annotated[Backend, Depends(get_backend)]) -> Store:

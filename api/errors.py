@@ -22,6 +22,8 @@ from indexes.errors import ChangeRequest, NotThere, RagError, TryLater
 STATUS_OF_CODE = {
     "invalid_api_key": 401,
     "missing_api_key": 401,
+    "invalid_claim": 401,
+    "insufficient_scope": 403,
     "host_not_allowed": 403,
     "origin_not_allowed": 403,
     "method_not_allowed": 405,

@@ -1,17 +1,17 @@
 """What every request passes before anything of it is parsed. Pure ASGI, so that bodies and answers stream through.
 
 From the outside in: a request id, no unexpected error leaks, Host and Origin (against DNS rebinding and calls from
-foreign web pages), the key, the size of the body.
+foreign web pages), who calls and the limits of their key, the size of the body.
 """
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import logging
 import re
 import secrets
 from collections.abc import Collection
+from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import anyio
@@ -19,11 +19,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.authentication import Doorkeeper
 from api.errors import Refused, error_response, unexpected_response
-from indexes.errors import ChangeRequest
+from api.limits import Limiter
+from indexes.errors import ChangeRequest, RagError, TryLater
+from rag.settings import Settings
 
 OPEN_PATHS = ("/healthz", "/readyz")
-"""Routes that never ask for the key."""
+"""Routes that never ask for a key."""
 UPLOAD_PATHS = ("/v1/files",)
 """Routes whose body may be as large as the settings allow."""
 JSON_BYTES = 8 << 20
@@ -134,28 +137,46 @@ class KnownCallers:
         return bool(separator) and scheme in ("http", "https") and self._knows_host(_host_name(place))
 
 
-class KeyCheck:
-    """Asks for `Authorization: Bearer KEY` on every route but health."""
+class Access:
+    """Knows who calls before anything of a body is read, and holds them to the limits of their key and to the time that
+    a request may take. Whether they may call a route is for the route to say (`api.dependencies.requires`)."""
 
-    def __init__(self, app: ASGIApp, key: str) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
-        self._key = key.encode()
+        self._door = Doorkeeper(settings)
+        self._limiter = Limiter()
+        self._seconds = settings.server.request_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket") or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
-        refusal = self._refusal(Headers(scope=scope).getlist("authorization"))
-        app = self._app if refusal is None else error_response(refusal)
-        await app(scope, receive, send)
+        with ExitStack() as stack:
+            try:
+                caller = await self._door.caller(Headers(scope=scope), scope["app"].state.backend)
+                told = stack.enter_context(self._limiter.admit(caller))
+            except RagError as error:
+                await error_response(error)(scope, receive, send)
+                return
+            scope.setdefault("state", {})["caller"] = caller
+            await self._within_time(told, scope, receive, send)
 
-    def _refusal(self, given: list[str]) -> ChangeRequest | None:
-        scheme, _, key = (given[0] if len(given) == 1 else "").partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
-            return ChangeRequest("This server asks for a key: `Authorization: Bearer KEY`.", code="missing_api_key")
-        if not hmac.compare_digest(key.strip().encode("latin-1"), self._key):
-            return ChangeRequest("The key is not the one of this server.", code="invalid_api_key")
-        return None
+    async def _within_time(self, told: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
+        """A handler that runs in a thread is not interrupted; its answer comes too late, then. A stream breaks off."""
+        started = False
+
+        async def send_told(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                MutableHeaders(scope=message).update(told)
+            await send(message)
+
+        with anyio.move_on_after(self._seconds) as limit:
+            await self._app(scope, receive, send_told)
+        if limit.cancelled_caught and not started:
+            too_long = f"The request took longer than the {self._seconds:g} seconds that it may. Ask for less at once."
+            await error_response(TryLater(too_long, code="request_timeout"))(scope, receive, send)
 
 
 class BodyLimit:

@@ -19,6 +19,7 @@ import operator
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -61,7 +62,8 @@ class Compound:
 class AnyTag:
     """Documents that carry at least one of these permission tags; of none, nothing.
 
-    No request can ask for it: `parse_filter` never makes one. Whoever knows the caller's tags puts it in front.
+    No request can ask for it: `parse_filter` never makes one. Whoever knows the caller's tags puts it in front. What
+    stands beside it in an `and` is judged by these documents only: neither an error nor its words tell of others.
     """
 
     tags: frozenset[str]
@@ -264,10 +266,12 @@ class AttributeTable:
         with self._lock:
             if not self._row_of:
                 return np.empty(0, dtype=np.int64)
-            require_known(filter, self._has, self._held)
-            used = len(self._row_of) + len(self._free)
-            allowed = self._mask(filter, used) & (self._owners[:used] > 0)
-            return np.sort(self._owners[:used][allowed])
+            there = self._there(filter)
+            if not there.any():
+                return np.empty(0, dtype=np.int64)
+            require_known(filter, partial(self._has, there), partial(self._held, there))
+            allowed = self._mask(filter, len(there)) & there
+            return np.sort(self._owners[: len(there)][allowed])
 
     def __len__(self) -> int:
         return len(self._row_of)
@@ -311,16 +315,27 @@ class AttributeTable:
                 mask |= column.equal((True,), rows)
         return mask
 
-    def _has(self, key: str, kind: int | None) -> bool:
-        column = self._columns.get(("attribute", key))
-        return column is not None and (kind is None or column.counts[kind] > 0)
+    def _there(self, filter: Filter) -> Mask:
+        """The rows in use that a filter's own tags let through, where it is tags and something else: the others must
+        not be told by an error either."""
+        there: Mask = self._owners[: len(self._row_of) + len(self._free)] > 0
+        for part in filter.filters if isinstance(filter, Compound) and filter.type == "and" else ():
+            if isinstance(part, AnyTag):
+                there &= self._tagged(part, len(there))
+        return there
 
-    def _held(self) -> dict[str, list[int]]:
-        return {
-            key: [kind for kind in _KIND_NAMES if column.counts[kind]]
-            for (space, key), column in self._columns.items()
-            if space == "attribute"
-        }
+    def _has(self, there: Mask, key: str, kind: int | None) -> bool:
+        column = self._columns.get(("attribute", key))
+        if column is None:
+            return False
+        counts = column.counts_among(there)
+        return sum(counts) > 0 if kind is None else counts[kind] > 0
+
+    def _held(self, there: Mask) -> dict[str, list[int]]:
+        columns = (
+            (key, column.counts_among(there)) for (space, key), column in self._columns.items() if space == "attribute"
+        )
+        return {key: [kind for kind in _KIND_NAMES if counts[kind]] for key, counts in columns if sum(counts)}
 
 
 def checked_attribute(key: str, value: object) -> Scalar:
@@ -371,6 +386,13 @@ class _Column:
             self._strings.release(int(number))
         if self._rare is None:
             self._kinds[row] = 0
+
+    def counts_among(self, there: Mask) -> list[int]:
+        """How many of these rows have a value, by its kind."""
+        at, kinds, _ = self._arrays()
+        mine = there[at] if at is not None else there[: len(kinds)]
+        kinds = kinds[: len(mine)]
+        return [0, *(int(np.count_nonzero((kinds == kind) & mine)) for kind in _KIND_NAMES)]
 
     def equal(self, wanted: tuple[Scalar, ...], rows: int) -> Mask:
         """Where the value is one of these, of the same type."""

@@ -131,6 +131,8 @@ class _Asked:
     """Compare with everything instead of following the graph."""
     ties: bool = False
     """Ask on until everything that ties with the last hit is there."""
+    seen: Filter | None = None
+    """By which points the rarity of a word is judged."""
 
 
 class QdrantCollection:
@@ -243,12 +245,18 @@ class QdrantCollection:
     # ---- reading -----------------------------------------------------------------------------------------------------
 
     def search(
-        self, scope: Scope, legs: Sequence[Leg], condition: Filter | None = None, allowed: Ids | None = None
+        self,
+        scope: Scope,
+        legs: Sequence[Leg],
+        condition: Filter | None = None,
+        allowed: Ids | None = None,
+        seen: Filter | None = None,
     ) -> list[Hits]:
         """What each leg finds, in one request (another when hits tie at the last place, or an approximate search came
         back short).
 
-        `allowed` are the only ids that count, unless it is None.
+        `allowed` are the only ids that count, unless it is None. `seen` selects the points by which a word's rarity is
+        judged, everywhere the same for one caller; None takes the whole scope.
         Raises ChangeRequest as `compiled` for `condition`.
         """
         queries = [self._query(leg.query) for leg in legs]
@@ -260,7 +268,7 @@ class QdrantCollection:
         for at, (leg, query) in enumerate(zip(legs, queries, strict=True)):
             if checked_count(leg.k) and query is not None:
                 exact = self._effort.exact or isinstance(query, models.SparseVector)
-                pending[at] = _Asked(query, leg.k + (EXTRA if exact else 0), where, exact, ties=exact)
+                pending[at] = _Asked(query, leg.k + (EXTRA if exact else 0), where, exact, ties=exact, seen=seen)
         while pending:
             answers = self._ask(scope, list(pending.values()))
             for (at, asked), hits in zip(list(pending.items()), answers, strict=True):
@@ -272,14 +280,14 @@ class QdrantCollection:
         return found
 
     def scores(
-        self, scope: Scope, wanted: Sequence[tuple[NDArray[np.float32] | str, Ids]]
+        self, scope: Scope, wanted: Sequence[tuple[NDArray[np.float32] | str, Ids]], seen: Filter | None = None
     ) -> list[NDArray[np.float32]]:
         """The scores of ids for a query each, as the search gives them, in one request; NaN where there is none."""
         asked: dict[int, _Asked] = {}
         for at, (text_or_vector, ids) in enumerate(wanted):
             query = self._query(text_or_vector)
             if query is not None and len(ids):
-                asked[at] = _Asked(query, len(ids), _where(scope, None, ids), exact=True)
+                asked[at] = _Asked(query, len(ids), _where(scope, None, ids), exact=True, seen=seen)
         answers = dict(zip(asked, self._ask(scope, list(asked.values())), strict=True))
         return [_in_order(answers.get(at, _no_hits()), ids) for at, (_, ids) in enumerate(wanted)]
 
@@ -299,17 +307,18 @@ class QdrantCollection:
         rows = [[number in held.get(int(id_), nothing) for id_ in ids] for number in numbers]
         return np.array(rows, dtype=np.bool_).reshape(len(words), len(ids))
 
-    def document_frequency(self, scope: Scope, words: Sequence[str]) -> list[int]:
-        """See `KeywordIndex.document_frequency`. A request per word, several at a time."""
+    def document_frequency(self, scope: Scope, words: Sequence[str], seen: Filter | None = None) -> list[int]:
+        """See `KeywordIndex.document_frequency`, among the points that are `seen`. A request per word, several at a
+        time."""
 
         def count(word: str) -> int:
-            return self._count([*_inside(scope), _is(WORDS, word_number(word))])
+            return self._count([*_inside(scope, seen), _is(WORDS, word_number(word))])
 
         return _each_at_once(count, words, COUNTS_AT_ONCE)
 
-    def count(self, scope: Scope) -> int:
-        """How many points there are, published or not."""
-        return self._count(_inside(scope))
+    def count(self, scope: Scope, seen: Filter | None = None) -> int:
+        """How many points there are, published or not; of those that are `seen`."""
+        return self._count(_inside(scope, seen))
 
     def stores(self) -> dict[int, int]:
         """How many points each store has, published or not."""
@@ -414,7 +423,7 @@ class QdrantCollection:
     def _request(self, scope: Scope, asked: _Asked) -> models.QueryRequest:
         common: dict[str, Any] = {"filter": asked.where, "limit": asked.limit, "with_payload": False}
         if isinstance(asked.query, models.SparseVector):
-            return models.QueryRequest(query=asked.query, using=WORDS, params=_word_params(scope), **common)
+            return models.QueryRequest(query=asked.query, using=WORDS, params=_word_params(scope, asked.seen), **common)
         with_vector = [DENSE] if self._effort.exact else False
         params = self._dense_params(asked.exact)
         return models.QueryRequest(
@@ -474,22 +483,22 @@ def _any(numbers: Iterable[int]) -> models.MatchAny:
     return models.MatchAny(any=[int(number) for number in numbers])
 
 
-def _inside(scope: Scope) -> list[models.Condition]:
-    return [_is(STORE, str(scope.store)), _is(CHUNK_SET, scope.chunk_set)]
+def _inside(scope: Scope, seen: Filter | None = None) -> list[models.Condition]:
+    mine: list[models.Condition] = [_is(STORE, str(scope.store)), _is(CHUNK_SET, scope.chunk_set)]
+    return mine if seen is None else [*mine, compiled(seen)]
 
 
 def _where(scope: Scope, condition: Filter | None = None, ids: Ids | None = None) -> models.Filter:
-    conditions = _inside(scope)
-    if condition is not None:
-        conditions.append(compiled(condition))
+    conditions = _inside(scope, condition)
     if ids is not None:
         conditions.append(models.HasIdCondition(has_id=[int(id_) for id_ in ids]))
     return models.Filter(must=conditions)
 
 
-def _word_params(scope: Scope) -> models.SearchParams:
-    """A word's rarity is its rarity in this store: other tenants' texts must not show through."""
-    return models.SearchParams(idf=models.IdfCorpusParams(corpus=models.Filter(must=_inside(scope))))
+def _word_params(scope: Scope, seen: Filter | None) -> models.SearchParams:
+    """A word's rarity is its rarity in this store, and there in what the caller may see: other texts must not show
+    through."""
+    return models.SearchParams(idf=models.IdfCorpusParams(corpus=models.Filter(must=_inside(scope, seen))))
 
 
 def _hits(asked: _Asked, points: Sequence[models.ScoredPoint], precise: bool) -> Hits:

@@ -119,6 +119,8 @@ class DocumentLine(Part):
     file: int
     source: str
     attributes: Attributes
+    permissions: list[str] = []
+    next_permissions: list[str] | None = None
     state: Literal["completed", "failed", "cancelled", "queued"]
     error_code: str | None = Field(max_length=32)
     error_message: str | None

@@ -248,14 +248,14 @@ def _put(backend: Backend, store: Store, lines: Sequence[CorpusLine]) -> None:
     blobs = [backend.blobs.put([data]) for _, data in originals]
     with backend.database.write() as connection:
         for line, (name, _), blob in zip(lines, originals, blobs, strict=True):
-            file = files.add_file(connection, store.tenant, name, "assistants", blob)
-            documents.put_document(connection, store, file, line.id, None)
+            file = files.add_file(connection, backend.caller, name, "assistants", blob)
+            documents.put_document(connection, backend.caller, store, file, line.id, None)
     backend.work_waiting.set()
 
 
 def _ended(backend: Backend, store: Store) -> int:
     with backend.database.read() as connection:
-        counts = stores.count_documents(connection, [store.id])[store.id]
+        counts = stores.count_documents(connection, backend.caller, [store.id])[store.id]
     return counts.total - counts.in_progress
 
 
@@ -283,7 +283,7 @@ def _figures(backend: Backend, store: Store, seconds: float) -> IngestFigures:
     errors = sa.select(rows.error_code, sa.func.count()).where(rows.store_id == store.id, rows.state == "failed")
     with backend.database.read() as connection:
         count, chunks, embedded, tokens = connection.execute(sums.where(rows.store_id == store.id)).one()
-        completed = stores.count_documents(connection, [store.id])[store.id].completed
+        completed = stores.count_documents(connection, backend.caller, [store.id])[store.id].completed
         failed = {str(code): number for code, number in connection.execute(errors.group_by(rows.error_code))}
     return IngestFigures(count, completed, failed, chunks or 0, embedded or 0, tokens or 0, seconds)
 

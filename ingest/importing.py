@@ -82,7 +82,7 @@ def _drop(backend: Backend, store: Store) -> None:
 
 def _require_free(backend: Backend, name: str) -> None:
     with backend.database.read() as connection:
-        there = stores.store_named(connection, backend.caller.tenant, name)
+        there = stores.store_named(connection, backend.caller, name)
     if there is not None:
         raise _taken(name)
 
@@ -339,7 +339,9 @@ def _some(items: Iterable[Item], most: int, size: Callable[[Item], int] = lambda
 
 
 def _document_row(line: DocumentLine, file_id: int) -> dict[str, Any]:
-    row = line.model_dump(include={"source", "attributes", "state", "created_at", "updated_at"})
+    row = line.model_dump(
+        include={"source", "attributes", "permissions", "next_permissions", "state", "created_at", "updated_at"}
+    )
     return {**row, "file_id": file_id}
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 VERSIONS_AT_ONCE, CHUNKS_AT_ONCE = 500, 4_000
 """Written between two looks at the catalog while an engine is filled."""
+Said = tuple[Mapping[str, Scalar], frozenset[str]]
+"""What an engine is told of a document: its attributes and tags."""
 Progress = Callable[[int, int], None]
 """Told how many chunks are written of how many that an engine lacked."""
 
@@ -40,7 +42,7 @@ def write_versions(backend: Backend, generation: Generation, version_ids: Sequen
     if remote is None:
         return
     space = backend.space(generation)
-    written: dict[int, Mapping[str, Scalar]] = {}
+    written: dict[int, Said] = {}
     with backend.database.read() as connection:
         rows = changes.read_rows(connection, version_ids, generation.chunk_set_id, generation.space_id, space.dimension)
         for some in rows:
@@ -48,10 +50,10 @@ def write_versions(backend: Backend, generation: Generation, version_ids: Sequen
     with backend.database.read() as connection:
         # They were purged, with the points that were there then, before the last of ours came.
         gone = purge.over_or_gone(connection, version_ids)
-        now = {} if coming else changes.read_attributes(connection, sorted(written))
+        now = {} if coming else _said(connection, sorted(written))
     if gone:
         remote.collection.remove_versions(generation.store_id, sorted(gone))
-    for document_id in (document for document, attributes in now.items() if attributes != written[document]):
+    for document_id in (document for document, said in now.items() if said != written[document]):
         _tell_attributes(backend, remote.collection, generation.store_id, document_id)
 
 
@@ -169,36 +171,40 @@ def _tell(backend: Backend, task: IndexTask) -> None:
 def _tell_attributes(backend: Backend, collection: QdrantCollection, store_id: int, document_id: int) -> None:
     told = None
     # Again when they changed meanwhile: another process may have told the engine the newer ones before us.
-    while (now := _attributes(backend, document_id)) != told:
-        collection.set_attributes(store_id, document_id, now)
+    while (now := _now(backend, document_id)) != told:
+        collection.set_attributes(store_id, document_id, *now)
         told = now
 
 
-def _write(
-    connection: Connection, remote: RemoteIndex, rows: changes.ViewRows, *, coming: bool
-) -> Mapping[int, Mapping[str, Scalar]]:
-    """Write these rows' points. Returns the attributes that they were given, by document."""
+def _write(connection: Connection, remote: RemoteIndex, rows: changes.ViewRows, *, coming: bool) -> Mapping[int, Said]:
+    """Write these rows' points. Returns the attributes and tags that they were given, by document."""
     from indexes.qdrant_collection import Point
 
     texts = {number: (text, heading) for number, text, heading in changes.read_texts(connection, _numbers(rows.ids))}
-    attributes = changes.read_attributes(connection, sorted(set(_numbers(rows.document_ids))), coming=coming)
+    said = _said(connection, sorted(set(_numbers(rows.document_ids))), coming=coming)
     points = [
-        Point(number, document, version, vector, *texts[number], attributes.get(document, {}))
+        Point(number, document, version, vector, *texts[number], *said[document])
         for number, document, version, vector in zip(
             _numbers(rows.ids), _numbers(rows.document_ids), _numbers(rows.version_ids), rows.vectors, strict=True
         )
     ]
     remote.collection.put(remote.scope, points)
-    return attributes
+    return said
+
+
+def _said(connection: Connection, documents: Sequence[int], *, coming: bool = False) -> dict[int, Said]:
+    attributes = changes.read_attributes(connection, documents, coming=coming)
+    tags = changes.read_tags(connection, documents, coming=coming)
+    return {document: (attributes.get(document, {}), tags.get(document, frozenset())) for document in documents}
+
+
+def _now(backend: Backend, document_id: int) -> Said:
+    with backend.database.read() as connection:
+        return _said(connection, [document_id])[document_id]
 
 
 def _numbers(ids: Ids) -> list[int]:
     return [int(number) for number in ids]
-
-
-def _attributes(backend: Backend, document_id: int) -> Mapping[str, Scalar]:
-    with backend.database.read() as connection:
-        return changes.read_attributes(connection, [document_id]).get(document_id, {})
 
 
 def _remote_generations(connection: Connection, store_id: int) -> list[Generation]:

@@ -14,6 +14,7 @@ from typing import Any
 from indexes.errors import ChangeRequest, TryLater
 from ingest import indexing
 from ingest.split import ChunkSettings
+from rag.access import Caller
 from rag.backend import Backend
 from rag.catalog import chunks, documents, files, folders, purge, stores
 from rag.catalog.records import Document, File, Folder, Store
@@ -33,13 +34,15 @@ class NewDocument:
 
     `source` names the document within the store: a second file with the same source replaces the first. None is the
     one that the file has there already, else its id.
-    `owned` lets the file go with the last document that stands on it. `attributes` None leaves those that are there.
+    `owned` lets the file go with the last document that stands on it. `attributes` and `permissions` (tags) None leave
+    those that are there.
     """
 
     file: File
     source: str | None = None
     attributes: Mapping[str, Scalar] | None = None
     owned: bool = False
+    permissions: Sequence[str] | None = None
 
 
 def create_store(
@@ -58,6 +61,11 @@ def create_store(
     asked. Raises ChangeRequest (`space_mismatch`) where it belongs to another space than the given embedder.
     """
     there = _store_there(backend, name) if only_if_absent else None
+    if there is None and backend.caller.stores is not None:
+        raise ChangeRequest(
+            "This key is for certain vector stores: it makes none. Use a key without a list of stores.",
+            code="insufficient_scope",
+        )
     if there is not None and embedder is None:
         return there
     alias = embedder or backend.settings.embedder
@@ -69,7 +77,7 @@ def create_store(
     split = chunk_settings(backend, chunking, opened)
     space_id = backend.ensure_space(opened)
     with backend.database.write() as connection:
-        there = stores.store_named(connection, backend.caller.tenant, name) if only_if_absent else None
+        there = stores.store_named(connection, backend.caller, name) if only_if_absent else None
         if there is not None:
             return there
         store = stores.create_store(
@@ -95,10 +103,9 @@ def create_store(
 
 def _store_there(backend: Backend, name: str) -> Store | None:
     with backend.database.read() as connection:
-        named = stores.store_named(connection, backend.caller.tenant, name)
-        if named is not None or not STORE_ID.fullmatch(name):
-            return named
-        return stores.get_store(connection, backend.caller.tenant, name)
+        if STORE_ID.fullmatch(name):
+            return stores.find_store(connection, backend.caller, name)
+        return stores.store_named(connection, backend.caller, name)
 
 
 def update_store(backend: Backend, store: Store, changes: Mapping[str, Any]) -> Store:
@@ -128,7 +135,7 @@ def upload(backend: Backend, filename: str, purpose: str, pieces: Iterable[bytes
         # Another caller may have deleted the last file with the same bytes since they were put.
         if not backend.blobs.exists(blob.key):
             raise TryLater("The same file was being deleted; send it again.", code="conflict", retry_after=0.1)
-        return files.add_file(connection, backend.caller.tenant, filename, purpose, blob)
+        return files.add_file(connection, backend.caller, filename, purpose, blob)
 
 
 def attach(backend: Backend, store: Store, new: Sequence[NewDocument]) -> list[Document]:
@@ -140,8 +147,12 @@ def attach(backend: Backend, store: Store, new: Sequence[NewDocument]) -> list[D
         stores.get_store(connection, store.tenant, store.public_id)
         put = []
         for item in new:
-            files.get_file(connection, item.file.tenant, item.file.public_id)
-            put.append(documents.put_document(connection, store, item.file, item.source, item.attributes))
+            files.get_file(connection, backend.caller, item.file.public_id)
+            put.append(
+                documents.put_document(
+                    connection, backend.caller, store, item.file, item.source, item.attributes, item.permissions
+                )
+            )
             if item.owned:
                 files.own_file(connection, item.file.id)
     backend.work_waiting.set()
@@ -155,13 +166,23 @@ def remember_folder(backend: Backend, store: Store, folder: Folder, *, replace: 
         folders.put_folder(connection, store, folder, replace=replace)
 
 
-def set_attributes(backend: Backend, store: Store, file_id: str, attributes: Mapping[str, Scalar]) -> Document:
-    """Replace the attributes of a document; the next search filters by the new ones. Raises NotThere."""
+def set_attributes(
+    backend: Backend,
+    store: Store,
+    file_id: str,
+    attributes: Mapping[str, Scalar] | None = None,
+    permissions: Sequence[str] | None = None,
+) -> Document:
+    """Replace the attributes of a document, or its permission tags; the next search goes by the new ones.
+
+    Returns it as it is then, also where the caller may no longer see it. Raises NotThere.
+    """
+    everybody = Caller(store.tenant)
     with backend.database.write() as connection:
-        document = documents.get_document(connection, store, file_id)
-        documents.set_attributes(connection, document, attributes)
+        document = documents.get_document(connection, backend.caller, store, file_id)
+        documents.set_attributes(connection, document, attributes, permissions)
         indexing.note_attributes(connection, store.id, [document.id])
-        document = documents.get_document(connection, store, file_id)
+        document = documents.get_document(connection, everybody, store, file_id)
     indexing.settle(backend)
     return document
 
@@ -192,11 +213,13 @@ def delete_documents(backend: Backend, gone: Sequence[Document]) -> None:
 
 
 def delete_file(backend: Backend, file: File) -> None:
-    """Forget a file and take it out of every store."""
+    """Forget a file and take it out of every store; of what the caller may not see, nothing is touched, and a file that
+    such a document stands on stays."""
     with backend.database.write() as connection:
-        for document in documents.documents_of_file(connection, file.id):
+        for document in documents.documents_of_file(connection, backend.caller, file.id):
             documents.delete_document(connection, document)
-        files.drop_file(connection, file)
+        if not documents.stands_on(connection, file.id):
+            files.drop_file(connection, file)
     drop_blobs(backend, [file.blob])
     sweep(backend)
 

@@ -63,7 +63,7 @@ def prepare(backend: Backend, ask: Ask) -> Prepared:
     the model's own (`invalid_window`), and NotThere for an unknown model or prompt.
     """
     question, history = _question(ask.messages)
-    alias = _alias(backend.models.get(ask.model), ask)
+    alias = _within(_alias(backend.models.get(ask.model), ask), backend.caller.limits.tokens_per_request)
     sampling = merge_sampling(alias, ask.sampling)
     prompt = load_prompt(ask.prompt or alias.prompt, _folders(backend))
     settings = pack_settings(backend, ask)
@@ -147,6 +147,13 @@ def _alias(alias: ModelAlias, ask: Ask) -> ModelAlias:
     if ask.tokenizer is not None:
         changes.update(tokenizer=ask.tokenizer, chat_template=None)
     return replace(alias, **changes) if changes else alias  # type: ignore[arg-type]
+
+
+def _within(alias: ModelAlias, tokens: int | None) -> ModelAlias:
+    """The alias within what one request of the caller's key may take, prompt and answer together."""
+    if tokens is None or tokens >= alias.window:
+        return alias
+    return replace(alias, window=tokens, output_limit=min(alias.output_limit, max(1, tokens // 4)))
 
 
 def _folders(backend: Backend) -> Sequence[Path]:

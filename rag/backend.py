@@ -22,6 +22,7 @@ from rag.catalog.database import Database, open_database
 from rag.catalog.engines import parse_url
 from rag.catalog.records import Generation, Store
 from rag.embedders import Embedder, EmbedderRegistry
+from rag.keys import Keys
 from rag.models.registry import EXTRACTIVE, ModelRegistry
 from rag.relevance import Calibration, calibrate
 from rag.remote import RemoteIndex, RemoteIndexes, is_remote, require_together
@@ -78,6 +79,7 @@ class Backend:
         self.database: Database = open_database(self.folder, secret(settings.catalog))
         self.blobs: BlobStore = open_blobs(self.folder, secret(settings.blobs))
         self.database.blobs = blobs_place(secret(settings.blobs))
+        self.keys = Keys(self.database)
         self.texts = Texts(self.blobs)
         self.views = Views(self.database, self.folder / "views", self.space, settings.views.memory_mb << 20)
         self.remotes = RemoteIndexes(
@@ -128,7 +130,7 @@ class Backend:
     def find_store(self, name: str) -> Store:
         """A store by public id or unique name. Raises NotThere."""
         with self.database.read() as connection:
-            return stores.find_store(connection, self.caller.tenant, name)
+            return stores.find_store(connection, self.caller, name)
 
     def live_generation(self, store: Store) -> Generation:
         """The generation of a store that answers."""
@@ -151,6 +153,7 @@ class Backend:
         self.views.close()
         self.remotes.close()
         self.embedders.close()
+        self.keys.close()
         self.database.close()
 
     def _space_row(self, space_id: int) -> tuple[Space, Calibration]:

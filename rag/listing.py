@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from sqlalchemy.engine import Connection
 
 from indexes.errors import ChangeRequest
+from rag.access import Caller
 from rag.backend import Backend
 from rag.catalog import batches, documents, files, folders, stores
 from rag.catalog.records import Counts, Document, File, Folder, Generation, Page, PageRequest, State, Store
+from rag.keys import is_operator
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class StoreSummary:
 
 @dataclass(frozen=True)
 class Workload:
-    """Documents that still want work and batches at work, over all stores."""
+    """Documents that still want work and batches at work, over all stores: of the tenant, for the operator of all."""
 
     waiting_documents: int
     open_batches: int
@@ -37,13 +39,13 @@ class Workload:
 def list_files(backend: Backend, page: PageRequest, purpose: str | None = None) -> Page[File]:
     """Uploaded files, one page of them. Raises ChangeRequest (`bad_cursor`)."""
     with backend.database.read() as connection:
-        return files.list_files(connection, backend.caller.tenant, page, purpose)
+        return files.list_files(connection, backend.caller, page, purpose)
 
 
 def get_file(backend: Backend, file_id: str) -> File:
     """A file by its public id. Raises NotThere."""
     with backend.database.read() as connection:
-        return files.get_file(connection, backend.caller.tenant, file_id)
+        return files.get_file(connection, backend.caller, file_id)
 
 
 def original(backend: Backend, file: File) -> Iterator[bytes]:
@@ -54,21 +56,21 @@ def original(backend: Backend, file: File) -> Iterator[bytes]:
 def list_stores(backend: Backend, page: PageRequest) -> Page[StoreSummary]:
     """Vector stores, one page of them. Raises ChangeRequest (`bad_cursor`)."""
     with backend.database.read() as connection:
-        found = stores.list_stores(connection, backend.caller.tenant, page)
-        return Page(_summaries(connection, found.rows), found.has_more)
+        found = stores.list_stores(connection, backend.caller, page)
+        return Page(_summaries(connection, backend.caller, found.rows), found.has_more)
 
 
 def summarise_store(backend: Backend, store: Store) -> StoreSummary:
     """A store as it is now. Raises NotThere when it was deleted meanwhile."""
     with backend.database.read() as connection:
         now = stores.get_store(connection, store.tenant, store.public_id)
-        return _summaries(connection, [now])[0]
+        return _summaries(connection, backend.caller, [now])[0]
 
 
 def only_store(backend: Backend) -> Store:
     """The only store there is. Raises ChangeRequest (`vector_store_required`) when there is none, or several."""
     with backend.database.read() as connection:
-        found = stores.list_stores(connection, backend.caller.tenant, PageRequest(limit=5)).rows
+        found = stores.list_stores(connection, backend.caller, PageRequest(limit=5)).rows
     if len(found) == 1:
         return found[0]
     known = ", ".join(f"{store.name or '(unnamed)'} ({store.public_id})" for store in found)
@@ -83,13 +85,13 @@ def list_documents(
 ) -> Page[Document]:
     """The documents of a store, one page of them. Raises ChangeRequest (`bad_cursor`)."""
     with backend.database.read() as connection:
-        return documents.list_documents(connection, store, page, states)
+        return documents.list_documents(connection, backend.caller, store, page, states)
 
 
 def get_document(backend: Backend, store: Store, file_id: str) -> Document:
     """The document of a store that stands on this file. Raises NotThere."""
     with backend.database.read() as connection:
-        return documents.get_document(connection, store, file_id)
+        return documents.get_document(connection, backend.caller, store, file_id)
 
 
 def list_folders(backend: Backend, store: Store) -> list[Folder]:
@@ -100,13 +102,14 @@ def list_folders(backend: Backend, store: Store) -> list[Folder]:
 
 def workload(backend: Backend) -> Workload:
     """How much ingestion is still to be done."""
+    tenant = None if is_operator(backend.caller) else backend.caller.tenant
     with backend.database.read() as connection:
-        return Workload(documents.count_waiting(connection), batches.count_open(connection))
+        return Workload(documents.count_waiting(connection, tenant), batches.count_open(connection, tenant))
 
 
-def _summaries(connection: Connection, found: Sequence[Store]) -> list[StoreSummary]:
+def _summaries(connection: Connection, caller: Caller, found: Sequence[Store]) -> list[StoreSummary]:
     ids = [store.id for store in found]
-    counts, usage = stores.count_documents(connection, ids), stores.usage_bytes(connection, ids)
+    counts, usage = stores.count_documents(connection, caller, ids), stores.usage_bytes(connection, caller, ids)
     return [
         StoreSummary(store, counts[store.id], usage[store.id], stores.live_generation(connection, store.id))
         for store in found

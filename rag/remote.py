@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from indexes import REMOTE_INDEXES, require_remote_index
 from indexes.errors import ChangeRequest
-from indexes.filters import Filter, require_known
+from indexes.filters import AnyTag, Filter, permitted, require_known
 from indexes.vector import Ids
+from rag.access import Caller
 from rag.catalog import documents
 from rag.catalog.database import Database, incarnation
 from rag.catalog.records import Generation
 from rag.fusion import Scored
-from rag.searchable import Scores, both_legs
+from rag.searchable import Scores, Statistics, Tags, both_legs
 from rag.settings import QdrantSettings, Settings, secret
 from rag.spaces import Space
 
@@ -50,20 +51,24 @@ class RemoteIndex:
         self._seen: dict[tuple[str, int | None], int] = {}
         """A document that has an attribute of this name and kind."""
 
-    def search(self, vector: Scores | None, words: str | None, condition: Filter | None, depth: int) -> Scored:
+    def search(
+        self, vector: Scores | None, words: str | None, condition: Filter | None, depth: int, tags: Tags
+    ) -> Scored:
         """See `Searchable.search`. Both legs go in one request, and in another what one leg lacks of the other's."""
         from indexes.qdrant_collection import Leg
 
-        if condition is not None and not self._can_judge(condition):
+        if condition is not None and not self._can_judge(condition, tags):
             return both_legs(None, None, lambda *_: (_NOTHING, _NOTHING))
+        seen = None if tags is None else AnyTag(tags)
+        condition = condition if tags is None else permitted(tags, condition)
         queries = [query for query in (vector, words) if query is not None]
-        found = iter(self.collection.search(self.scope, [Leg(query, depth) for query in queries], condition))
+        found = iter(self.collection.search(self.scope, [Leg(query, depth) for query in queries], condition, seen=seen))
         dense = next(found) if vector is not None else None
         keyword = next(found) if words is not None else None
 
         def rescore(no_dense: Ids, no_keyword: Ids) -> tuple[Scores, Scores]:
             wanted = [(query, ids) for query, ids in ((vector, no_dense), (words, no_keyword)) if query is not None]
-            scores = iter(self.collection.scores(self.scope, wanted))
+            scores = iter(self.collection.scores(self.scope, wanted, seen))
             dense_scores = next(scores) if vector is not None else _NOTHING
             return dense_scores, np.nan_to_num(next(scores)) if words is not None else _NOTHING
 
@@ -73,9 +78,12 @@ class RemoteIndex:
         """See `Searchable.contains`."""
         return self.collection.contains(self.scope, words, ids)
 
-    def document_frequency(self, words: Sequence[str]) -> list[int]:
-        """See `Searchable.document_frequency`."""
-        return self.collection.document_frequency(self.scope, words)
+    def statistics(self, words: Sequence[str], tags: Tags) -> Statistics:
+        """See `Searchable.statistics`."""
+        if tags is None:
+            return len(self), self.collection.document_frequency(self.scope, words)
+        seen = AnyTag(tags)
+        return self.collection.count(self.scope, seen), self.collection.document_frequency(self.scope, words, seen)
 
     def __len__(self) -> int:
         number, at = self._counted
@@ -84,27 +92,27 @@ class RemoteIndex:
             self._counted = number, time.monotonic()
         return number
 
-    def _can_judge(self, condition: Filter) -> bool:
+    def _can_judge(self, condition: Filter, tags: Tags) -> bool:
         """An index in memory knows what the documents' attributes are; here the catalog is asked.
 
-        False without any document. Raises ChangeRequest as `require_known` does.
+        False without any document that the caller may see. Raises ChangeRequest as `require_known` does.
         """
-        store = self._generation.store_id
+        store, caller = self._generation.store_id, Caller(self._generation.tenant, permissions=tags)
         with self._database.read() as connection:
-            if not documents.any_answers(connection, store):
+            if not documents.any_answers(connection, caller, store):
                 return False
             require_known(
                 condition,
-                lambda key, kind: self._has(connection, key, kind),
-                lambda: documents.attribute_kinds(connection, store),
+                lambda key, kind: self._has(connection, caller, key, kind),
+                lambda: documents.attribute_kinds(connection, caller, store),
             )
         return True
 
-    def _has(self, connection: Connection, key: str, kind: int | None) -> bool:
+    def _has(self, connection: Connection, caller: Caller, key: str, kind: int | None) -> bool:
         """Whether a document has such an attribute: the one that had it the last time, or else any."""
-        store, seen = self._generation.store_id, self._seen.get((key, kind))
-        if seen is None or documents.find_attribute(connection, store, key, kind, seen) is None:
-            found = documents.find_attribute(connection, store, key, kind)
+        store, last = self._generation.store_id, self._seen.get((key, kind))
+        if last is None or documents.find_attribute(connection, caller, store, key, kind, last) is None:
+            found = documents.find_attribute(connection, caller, store, key, kind)
             if found is None:
                 return False
             self._seen[key, kind] = found

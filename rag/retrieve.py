@@ -16,14 +16,14 @@ from indexes.filters import Filter
 from indexes.vector import Ids
 from indexes.words import content_words, without_common_words
 from rag.backend import Backend
-from rag.catalog import chunks
+from rag.catalog import chunks, seen
 from rag.catalog.chunks import StoredChunk
 from rag.catalog.records import Generation, Store
 from rag.context import Candidate
 from rag.embedders import Embedder
 from rag.fusion import Scored, best_first, fuse_rrf, fuse_scaled, merge_by_rank
 from rag.relevance import coverage, relevance
-from rag.searchable import Searchable
+from rag.searchable import Searchable, Tags
 
 Mode = Literal["hybrid", "dense", "keyword"]
 Fusion = Literal["scaled", "rrf"]
@@ -122,7 +122,8 @@ def _retrieve(
         clock.mark("follow")
         vector = _question_vector(backend, generation, head) if mode != "keyword" and len(view) else None
         clock.mark("embed")
-        scored = view.search(vector, asked.sought if mode != "dense" else None, options.condition, depth)
+        words = asked.sought if mode != "dense" else None
+        scored = view.search(vector, words, options.condition, depth, backend.caller.tags)
         groups.setdefault(generation.space_id, []).append(_Searched(store, generation, view, scored))
         clock.mark("search")
     fusion = options.fusion or settings.fusion
@@ -213,7 +214,7 @@ def _hydrate(
 ) -> tuple[list[tuple[Candidate, int]], Outcome]:
     """The first `limit` chunks of the order that are visible, read from the catalog, with their chunk sets."""
     owner = {chunk: s for s in searched for chunk in s.scored.ids.tolist()}
-    rarity = _Rarity(question.words, [s.view for s in searched])
+    rarity = _Rarity(question.words, [s.view for s in searched], backend.caller.tags)
     found: list[tuple[Candidate, int]] = []
     least = options.min_relevance or 0.0
     start, changed, hidden = 0, False, False
@@ -223,6 +224,8 @@ def _hydrate(
         start += len(some)
         with backend.database.read() as connection:
             stored = chunks.visible_chunks(connection, [chunk for chunk, _ in some])
+            # A view or an engine that lags may not know yet that a document was hidden.
+            stored = {id_: chunk for id_, chunk in stored.items() if seen.may_see(backend.caller, chunk.permissions)}
             missing = [chunk for chunk, _ in some if chunk not in stored]
             to_come = chunks.unpublished(connection, missing) if missing else set()
         changed, hidden = changed or len(missing) > len(to_come), hidden or bool(to_come)
@@ -238,11 +241,12 @@ def _hydrate(
 class _Rarity:
     """How rare the question's words are over the views that were searched; the rarest ones only."""
 
-    def __init__(self, words: Sequence[str], views: Sequence[Searchable]) -> None:
-        total = sum(len(view) for view in views)
-        counts = np.zeros(len(words))
+    def __init__(self, words: Sequence[str], views: Sequence[Searchable], tags: Tags) -> None:
+        total, counts = 0, np.zeros(len(words))
         for view in views:
-            counts += np.array(view.document_frequency(words), dtype=np.float64)
+            number, holding = view.statistics(words, tags)
+            total += number
+            counts += np.array(holding, dtype=np.float64)
         idf = np.log(1.0 + (total - counts + 0.5) / (counts + 0.5))
         rarest = np.argsort(-idf, kind="stable")[:MOST_WORDS]
         self.words = [words[i] for i in rarest]

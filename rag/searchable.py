@@ -13,16 +13,22 @@ from indexes.vector import Hits, Ids
 from rag.fusion import Scored
 
 Scores = NDArray[np.float32]
+Tags = frozenset[str] | None
+"""What a caller holds (`Caller.tags`); None sees everything."""
+Statistics = tuple[int, Sequence[int]]
 
 
 class Searchable(Protocol):
     """Both legs of one generation."""
 
-    def search(self, vector: Scores | None, words: str | None, condition: Filter | None, depth: int) -> Scored:
+    def search(
+        self, vector: Scores | None, words: str | None, condition: Filter | None, depth: int, tags: Tags
+    ) -> Scored:
         """What each leg proposes, at most `depth` chunks each, and both scores of all of them; None leaves a leg out.
 
-        A chunk that is not visible in the catalog may be among them. Raises ChangeRequest for a filter by a key that
-        no document has.
+        Documents without any of these `tags` are as if they were not there: neither hits nor scores nor errors depend
+        on them. A chunk that is not visible in the catalog may be among the hits. Raises ChangeRequest for a filter by
+        a key that no document has.
         """
         ...
 
@@ -30,8 +36,8 @@ class Searchable(Protocol):
         """See `KeywordIndex.contains`."""
         ...
 
-    def document_frequency(self, words: Sequence[str]) -> list[int]:
-        """See `KeywordIndex.document_frequency`."""
+    def statistics(self, words: Sequence[str], tags: Tags) -> Statistics:
+        """How many chunks there are, about, and in how many each analysed word occurs, among what these tags show."""
         ...
 
     def __len__(self) -> int:

@@ -38,7 +38,11 @@ class ServerSettings(Section):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     api_key: SecretStr | None = None
-    """Without a key the server binds to loopback only; with one, every route but health asks for it."""
+    """The operator's. Without it the server binds to loopback only, and whoever comes without a key is the operator."""
+    claim_secret: SecretStr | None = None
+    """What a user's claim (`X-RAG-Claim`) is signed with, 32 bytes at least; unset: no claim is taken."""
+    request_seconds: float = Field(default=600.0, gt=0)
+    """How long one request may take."""
     max_body_mb: int = Field(default=512, ge=1)
     """The largest request body, in MiB, checked before anything is parsed."""
     allowed_hosts: tuple[str, ...] = ()
@@ -52,6 +56,13 @@ class ServerSettings(Section):
         """As the key of a request is read, or no request could pass. Nothing but white space is no key."""
         bare = key.get_secret_value().strip() if key else ""
         return SecretStr(bare) if bare else None
+
+    @field_validator("claim_secret")
+    @classmethod
+    def _long_enough(cls, key: SecretStr | None) -> SecretStr | None:
+        if key and len(key.get_secret_value().encode()) < 32:
+            raise ValueError("it has 32 bytes at least; `openssl rand -hex 32` makes one")
+        return key
 
 
 class IngestSettings(Section):

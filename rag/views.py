@@ -13,7 +13,8 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Lock, RLock, Thread
 from typing import IO
@@ -24,9 +25,10 @@ from sqlalchemy.engine import Connection
 
 from indexes import open_keyword_index, open_vector_index
 from indexes.errors import NotThere, RagError
-from indexes.filters import AttributeTable, Filter
+from indexes.filters import AnyTag, AttributeTable, Filter, permitted
 from indexes.keyword import KeywordEntry, KeywordIndex
 from indexes.vector import Ids
+from indexes.words import analyse
 from rag import snapshots
 from rag.catalog import changes, stores
 from rag.catalog.changes import Changes, ViewRows
@@ -34,7 +36,8 @@ from rag.catalog.database import Database
 from rag.catalog.database import incarnation as read_incarnation
 from rag.catalog.records import Generation
 from rag.fusion import Scored
-from rag.searchable import Scores, both_legs
+from rag.searchable import Scores, Statistics, Tags, both_legs
+from rag.seen_words import ChunkWords, Seen, bm25
 from rag.spaces import Space
 
 FOLLOW_EVERY = 0.2
@@ -43,6 +46,9 @@ FOLLOW_EVERY = 0.2
 BYTES_A_VIEW = 1 << 20
 BYTES_A_CHUNK = 350
 """What an open view takes beside its vectors, about: its tables, and the keyword index (measured at 100,000 chunks)."""
+
+MOST_SEEN = 256
+"""Callers' sets of tags for which a view remembers what they see: up to 80 KB each."""
 
 STALE_SECONDS = 60.0
 """How long a snapshot may hold chunks that were retired, while a view of it is open."""
@@ -53,7 +59,15 @@ log = logging.getLogger(__name__)
 class View:
     """The indexes over one generation, up to one number of its store's change log."""
 
-    def __init__(self, database: Database, generation: Generation, space: Space, folder: Path, snapshots: Path) -> None:
+    def __init__(
+        self,
+        database: Database,
+        generation: Generation,
+        space: Space,
+        folder: Path,
+        snapshots: Path,
+        chunk_words: ChunkWords | None = None,
+    ) -> None:
         self.generation = generation
         self.space = space
         self.position = -1
@@ -65,6 +79,8 @@ class View:
         self._database = database
         self._folder = folder
         self._snapshots = snapshots
+        self._chunk_words = chunk_words or ChunkWords()
+        self._seen: dict[frozenset[str], Seen] = {}
         self._changing = RLock()
         self._unsaved = 0
         self._stale_since: float | None = None
@@ -89,9 +105,11 @@ class View:
                     self._catch_up()
         self.behind_since = None
 
-    def search(self, vector: Scores | None, words: str | None, condition: Filter | None, depth: int) -> Scored:
+    def search(
+        self, vector: Scores | None, words: str | None, condition: Filter | None, depth: int, tags: Tags
+    ) -> Scored:
         """See `Searchable.search`."""
-        allowed = self.allowed(condition)
+        allowed = self.allowed(condition if tags is None else permitted(tags, condition))
         vectors, keywords = self.vectors, self.words
         dense = vectors.search(vector, depth, allowed) if vector is not None else None
         keyword = keywords.search(words, depth, allowed) if words is not None else None
@@ -103,15 +121,29 @@ class View:
                 keywords.scores(words, no_keyword) if words is not None else nothing,
             )
 
-        return both_legs(dense, keyword, rescore)
+        scored = both_legs(dense, keyword, rescore)
+        if tags is None or words is None:
+            return scored
+        return replace(scored, keyword=self._scores_of_seen(words, scored.ids, tags))
 
     def contains(self, words: Sequence[str], ids: Ids) -> NDArray[np.bool_]:
         """See `Searchable.contains`."""
         return self.words.contains(words, ids)
 
-    def document_frequency(self, words: Sequence[str]) -> list[int]:
-        """See `Searchable.document_frequency`."""
-        return self.words.document_frequency(words)
+    def statistics(self, words: Sequence[str], tags: Tags) -> Statistics:
+        """See `Searchable.statistics`."""
+        if tags is None:
+            return len(self), self.words.document_frequency(words)
+        with self._changing:
+            seen = self._seen.get(tags)
+            if seen is None or seen.position != self.position:
+                visible = self.allowed(AnyTag(tags))
+                assert visible is not None
+                seen = Seen(self.position, visible)
+                if len(self._seen) >= MOST_SEEN:
+                    self._seen.clear()
+                self._seen[tags] = seen
+        return seen.total, seen.counts(words, self.words.contains)
 
     def allowed(self, condition: Filter | None) -> Ids | None:
         """The chunks of the documents that a filter matches, sorted; None for no filter.
@@ -128,6 +160,17 @@ class View:
         places = np.minimum(np.searchsorted(documents, owners), len(documents) - 1)
         inside: Ids = chunk_ids[documents[places] == owners]
         return inside
+
+    def _scores_of_seen(self, words: str, ids: Ids, tags: frozenset[str]) -> Scores:
+        """The keyword scores of these chunks by what a caller with these tags sees."""
+        distinct = list(dict.fromkeys(analyse(words)))
+        total, counts = self.statistics(distinct, tags)
+
+        def texts(missing: Sequence[int]) -> Iterable[tuple[int, str, str]]:
+            with self._database.read() as connection:
+                return list(changes.read_texts(connection, missing))
+
+        return bm25(distinct, total, counts, self._chunk_words.of(ids, texts))
 
     def save_if_due(self, share: float = 0.2, least: int = 2_000, stale: float = STALE_SECONDS) -> None:
         """Write a snapshot when more than this share of the chunks, and this many, have changed since the last one, or
@@ -221,7 +264,7 @@ class View:
                 self._add(rows, self._texts(connection, rows.ids))
             self._retire(news)
         for document_id, attributes in news.attributes.items():
-            self.attributes.set(document_id, attributes)
+            self.attributes.set(document_id, attributes, news.tags.get(document_id, ()))
         self.words.commit()
         self._owners = None
         # Only now: whatever failed above leaves a view that is built anew.
@@ -230,7 +273,7 @@ class View:
     def _build_anew(self, connection: Connection) -> int:
         """Build beside what is there and change over: searches under way go on with what they began with."""
         aside = self._folder.with_name(f"{self.generation.id}-{secrets.token_hex(4)}")
-        new = View(self._database, self.generation, self.space, aside, self._snapshots)
+        new = View(self._database, self.generation, self.space, aside, self._snapshots, self._chunk_words)
         try:
             position = new._build(connection)
         except BaseException:
@@ -257,8 +300,9 @@ class View:
         self._unsaved += len(gone)
         self._stale_since = time.monotonic()  # what is on disk may hold others, also where it was not used
         documents = sorted({document for document, _ in self._chunks_of.values()})
+        tags = changes.read_tags(connection, documents)
         for document_id, attributes in changes.read_attributes(connection, documents).items():
-            self.attributes.set(document_id, attributes)
+            self.attributes.set(document_id, attributes, tags.get(document_id, ()))
         self.words.commit()
         self._known = known[:0]
         return store.seq
@@ -324,6 +368,7 @@ class Views:
         self._most_bytes = most_bytes
         self._space_of = space_of
         self._snapshots = folder / "snapshots"
+        self._chunk_words = ChunkWords()
         self._folder = folder / f"{os.getpid()}-{secrets.token_hex(4)}"
         self._views: dict[int, View] = {}
         self._lock = Lock()
@@ -372,6 +417,7 @@ class Views:
             self._space_of(generation),
             self._folder / str(generation.id),
             self._snapshots / str(generation.id),
+            self._chunk_words,
         )
         view.follow()
         with self._lock:

@@ -68,5 +68,5 @@ def wait_until_idle(backend: Backend, seconds: float = 60.0) -> None:
 def all_documents(backend: Backend, store: Store) -> dict[str, Document]:
     """Every document of a store by its source."""
     with backend.database.read() as connection:
-        rows = documents.list_documents(connection, store, PageRequest(limit=100_000)).rows
+        rows = documents.list_documents(connection, backend.caller, store, PageRequest(limit=100_000)).rows
     return {row.source: row for row in rows}

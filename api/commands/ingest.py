@@ -54,8 +54,18 @@ class Outcome:
     embedded_tokens: int = 0
 
 
-def run(call: Call, paths: Sequence[Path], store: str, *, wait: bool, yes: bool, embedder: str | None) -> None:
-    """Ingest; exits with 1 when a document failed or something could not be read."""
+def run(
+    call: Call,
+    paths: Sequence[Path],
+    store: str,
+    *,
+    wait: bool,
+    yes: bool,
+    embedder: str | None,
+    permissions: Sequence[str] | None,
+) -> None:
+    """Ingest; exits with 1 when a document failed or something could not be read. `permissions` are the tags of all
+    that is ingested, also of what has not changed; None leaves those that are there."""
     started = time.monotonic()
     if not store.strip():
         raise ChangeRequest("A store needs a name that is not empty.", code="invalid_value", param="store")
@@ -74,7 +84,10 @@ def run(call: Call, paths: Sequence[Path], store: str, *, wait: bool, yes: bool,
         ]
         for found in given.folders:
             client.remember_folder(target["id"], found.prefix, found.address, replace=found.prefix in known)
-        outcome = _carry_out(call, client, target["id"], _todo(given, plans, stored), stored, plans, wait=wait)
+        todo = _todo(given, plans, stored)
+        if permissions is not None:
+            _set_permissions(client, target["id"], [stored[source] for source in todo.there], permissions)
+        outcome = _carry_out(call, client, target["id"], todo, stored, plans, permissions, wait=wait)
     _report(call, target, outcome, time.monotonic() - started, waited=wait)
     if outcome.failed or outcome.unreadable:
         raise SystemExit(FAILED)
@@ -191,6 +204,8 @@ class _Todo:
     retry: tuple[Json, ...]
     unfinished: tuple[Json, ...]
     """Taken in by an earlier run that did not wait for their end."""
+    there: tuple[str, ...]
+    """The sources of what the store holds already, as it is or to be replaced."""
     outcome: Outcome
 
 
@@ -213,7 +228,15 @@ def _todo(given: Given, plans: Sequence[SyncPlan], stored: Mapping[str, Json]) -
         unreadable=[{"source": s.source, "reason": s.reason} for found in given.folders for s in found.unreadable],
         hidden=sum(found.hidden for found in given.folders),
     )
-    return _Todo((*add, *changed), tuple(again), tuple(unfinished), outcome)
+    there = tuple(file.source for file in (*same, *changed))
+    return _Todo((*add, *changed), tuple(again), tuple(unfinished), there, outcome)
+
+
+def _set_permissions(client: Client, store: str, files: Iterable[Json], permissions: Sequence[str]) -> None:
+    """Before anything else: what was open until now must not be, should the rest take long or fail."""
+    for file in files:
+        if sorted(set(permissions)) != file["permissions"]:
+            client.set_permissions(store, file["id"], permissions)
 
 
 def _carry_out(
@@ -223,6 +246,7 @@ def _carry_out(
     todo: _Todo,
     stored: Mapping[str, Json],
     plans: Sequence[SyncPlan],
+    permissions: Sequence[str] | None,
     *,
     wait: bool,
 ) -> Outcome:
@@ -232,7 +256,7 @@ def _carry_out(
         for file in todo.retry:
             if _retried(client, store, file["id"]):
                 pending.add(file["source"])
-        for source, refused in _uploads(client, store, todo.upload):
+        for source, refused in _uploads(client, store, todo.upload, permissions):
             if refused is None:
                 pending.add(source)
             else:
@@ -267,24 +291,26 @@ def _retried(client: Client, store: str, file_id: str) -> bool:
     return True
 
 
-def _uploads(client: Client, store: str, files: Iterable[ScannedFile]) -> Iterator[tuple[str, ChangeRequest | None]]:
+def _uploads(
+    client: Client, store: str, files: Iterable[ScannedFile], permissions: Sequence[str] | None
+) -> Iterator[tuple[str, ChangeRequest | None]]:
     """Each source once it was sent, with why it was not taken if it was not."""
     with ThreadPoolExecutor(UPLOADS, "upload") as threads:
         sent: dict[Future[ChangeRequest | None], str] = {}
         try:
             for file in files:
-                sent[threads.submit(_upload, client, store, file)] = file.source
+                sent[threads.submit(_upload, client, store, file, permissions)] = file.source
             for future in as_completed(sent):
                 yield sent[future], future.result()
         finally:
             threads.shutdown(wait=True, cancel_futures=True)
 
 
-def _upload(client: Client, store: str, file: ScannedFile) -> ChangeRequest | None:
+def _upload(client: Client, store: str, file: ScannedFile, permissions: Sequence[str] | None) -> ChangeRequest | None:
     for attempt in range(TRIES):
         try:
             with file.path.open("rb") as data:
-                client.put_file(store, PurePosixPath(file.source).name, data, file.source)
+                client.put_file(store, PurePosixPath(file.source).name, data, file.source, permissions)
             return None
         except ChangeRequest as error:
             return error

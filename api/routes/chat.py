@@ -15,7 +15,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from api.dependencies import OpenBackend, new_router
+from api.dependencies import OpenBackend, new_router, requires
 from api.errors import as_rag_error, error_body
 from api.routes.context import named_stores, to_ask
 from api.schemas.chat import (
@@ -54,7 +54,7 @@ class _Frame:
     """Of this server, with a closing slash."""
 
 
-@router.post("/v1/chat/completions", response_model=ChatCompletion)
+@router.post("/v1/chat/completions", response_model=ChatCompletion, dependencies=[requires("query")])
 async def create_chat_completion(
     body: ChatRequest, request: Request, backend: OpenBackend
 ) -> Response | ChatCompletion:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from api.dependencies import NamedStore, OpenBackend, new_router
+from api.dependencies import NamedStore, OpenBackend, new_router, requires
 from api.schemas.chat import Answering, ContextRequest, ContextResponse, PassageObject, PromptObject, plain_messages
 from api.schemas.search import search_options
 from indexes.errors import ChangeRequest
@@ -18,13 +18,13 @@ from rag.models import Sampling
 router = new_router(tags=["context"])
 
 
-@router.post("/v1/context")
+@router.post("/v1/context", dependencies=[requires("query")])
 def make_context(body: ContextRequest, backend: OpenBackend) -> ContextResponse:
     """The context for a question over the stores that the body names."""
     return _context(backend, body, named_stores(backend, body.vector_store_ids))
 
 
-@router.post("/v1/vector_stores/{vector_store_id}/context")
+@router.post("/v1/vector_stores/{vector_store_id}/context", dependencies=[requires("query")])
 def make_store_context(body: ContextRequest, store: NamedStore, backend: OpenBackend) -> ContextResponse:
     """The context for a question over one store."""
     if body.vector_store_ids is not None:

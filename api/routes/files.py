@@ -11,7 +11,7 @@ from fastapi import Query, Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.responses import StreamingResponse
 
-from api.dependencies import OpenBackend, new_router
+from api.dependencies import OpenBackend, new_router, requires
 from api.schemas.common import Deleted, ListOf, list_of
 from api.schemas.files import PURPOSES, FileObject, file_object
 from indexes.errors import ChangeRequest, TryLater
@@ -44,7 +44,7 @@ _UPLOAD_BODY: dict[str, Any] = {
 }
 
 
-@router.post("/v1/files", openapi_extra=_UPLOAD_BODY)
+@router.post("/v1/files", openapi_extra=_UPLOAD_BODY, dependencies=[requires("ingest")])
 async def upload_file(request: Request, backend: OpenBackend) -> FileObject:
     """Store an original. It is searchable once it has been put into a vector store."""
     async with _form(request) as form:
@@ -53,7 +53,7 @@ async def upload_file(request: Request, backend: OpenBackend) -> FileObject:
         return await anyio.to_thread.run_sync(_store, backend, file.filename, purpose, file.file)
 
 
-@router.get("/v1/files")
+@router.get("/v1/files", dependencies=[requires("query", "ingest")])
 def list_files(
     backend: OpenBackend,
     purpose: Annotated[str | None, Query(max_length=64)] = None,
@@ -66,13 +66,13 @@ def list_files(
     return list_of(page, [file.public_id for file in page.rows], [file_object(file) for file in page.rows])
 
 
-@router.get("/v1/files/{file_id}")
+@router.get("/v1/files/{file_id}", dependencies=[requires("query", "ingest")])
 def get_file(file_id: str, backend: OpenBackend) -> FileObject:
     """One file."""
     return file_object(listing.get_file(backend, file_id))
 
 
-@router.delete("/v1/files/{file_id}")
+@router.delete("/v1/files/{file_id}", dependencies=[requires("ingest")])
 def delete_file(file_id: str, backend: OpenBackend) -> Deleted:
     """Forget a file and take it out of every vector store."""
     file = listing.get_file(backend, file_id)
@@ -80,7 +80,7 @@ def delete_file(file_id: str, backend: OpenBackend) -> Deleted:
     return Deleted(id=file.public_id, object="file")
 
 
-@router.get("/v1/files/{file_id}/content", response_class=StreamingResponse)
+@router.get("/v1/files/{file_id}/content", response_class=StreamingResponse, dependencies=[requires("query")])
 def get_file_content(file_id: str, backend: OpenBackend) -> StreamingResponse:
     """The bytes as they were uploaded, always as a download: nothing of it may run in a browser."""
     file = listing.get_file(backend, file_id)

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import Request
 from starlette.responses import JSONResponse
 
-from api.dependencies import OpenBackend, new_router
+from api.dependencies import OpenBackend, new_router, requires
 from rag import listing
 
 PACKAGES = ("rag", "fastapi", "sqlalchemy", "dbos", "faiss-cpu", "tantivy", "sentence-transformers", "torch")
@@ -29,7 +29,7 @@ def readyz(request: Request) -> JSONResponse:
     return JSONResponse({"status": "starting" if missing else "ready", "missing": missing}, 503 if missing else 200)
 
 
-@router.get("/v1/status")
+@router.get("/v1/status", dependencies=[requires("admin")])
 def status(request: Request, backend: OpenBackend) -> dict[str, Any]:
     """What this process does and with what."""
     runner = request.app.state.runner

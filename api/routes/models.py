@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from api.dependencies import OpenBackend, new_router
+from api.dependencies import OpenBackend, new_router, requires
 from api.schemas.common import ResponseModel
 from rag.models import ModelAlias
 
@@ -29,13 +29,13 @@ class ModelList(ResponseModel):
     data: list[ModelObject]
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", dependencies=[requires("query", "ingest")])
 def list_models(backend: OpenBackend) -> ModelList:
     """The aliases of the registry."""
     return ModelList(data=[_model_object(alias) for alias in backend.models.aliases()])
 
 
-@router.get("/v1/models/{model}")
+@router.get("/v1/models/{model}", dependencies=[requires("query", "ingest")])
 def get_model(model: str, backend: OpenBackend) -> ModelObject:
     """One alias."""
     return _model_object(backend.models.get(model))

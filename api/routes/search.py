@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from api.dependencies import NamedStore, OpenBackend, new_router
+from api.dependencies import NamedStore, OpenBackend, new_router, requires
 from api.schemas.search import SearchPage, SearchRequest, search_hit, search_options
 from rag.context import Candidate
 from rag.fusion import merge_by_rank
@@ -13,7 +13,7 @@ from rag.retrieve import retrieve
 router = new_router(tags=["search"])
 
 
-@router.post("/v1/vector_stores/{vector_store_id}/search")
+@router.post("/v1/vector_stores/{vector_store_id}/search", dependencies=[requires("query")])
 def search(body: SearchRequest, store: NamedStore, backend: OpenBackend) -> SearchPage:
     """The best chunks for a question, or for several, searched apart and merged by rank."""
     queries = [body.query] if isinstance(body.query, str) else body.query

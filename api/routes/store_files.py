@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Query
 
-from api.dependencies import NamedStore, OpenBackend, new_router
+from api.dependencies import NamedStore, OpenBackend, new_router, requires
 from api.schemas.common import Deleted, ListOf, list_of, paging
 from api.schemas.vector_stores import (
     STATES,
@@ -28,16 +28,16 @@ from rag.catalog.records import PageRequest, Store
 router = new_router(tags=["vector store files"])
 
 
-@router.post("/v1/vector_stores/{vector_store_id}/files")
+@router.post("/v1/vector_stores/{vector_store_id}/files", dependencies=[requires("ingest")])
 def add_file(body: CreateStoreFile, store: NamedStore, backend: OpenBackend) -> StoreFileObject:
     """Put a file into the store. It is ingested in the background: watch its `status`."""
     _require_same_chunking(store, body.chunking_strategy)
     file = listing.get_file(backend, body.file_id)
-    new = NewDocument(file, source=body.source, attributes=body.attributes, owned=body.owned)
+    new = NewDocument(file, body.source, body.attributes, body.owned, body.permissions)
     return store_file_object(store, intake.attach(backend, store, [new])[0])
 
 
-@router.get("/v1/vector_stores/{vector_store_id}/files")
+@router.get("/v1/vector_stores/{vector_store_id}/files", dependencies=[requires("query", "ingest")])
 def list_store_files(
     store: NamedStore,
     backend: OpenBackend,
@@ -50,21 +50,24 @@ def list_store_files(
     return list_of(found, ids, [store_file_object(store, document) for document in found.rows])
 
 
-@router.get("/v1/vector_stores/{vector_store_id}/files/{file_id}")
+@router.get("/v1/vector_stores/{vector_store_id}/files/{file_id}", dependencies=[requires("query", "ingest")])
 def get_store_file(file_id: str, store: NamedStore, backend: OpenBackend) -> StoreFileObject:
     """One file of the store. While a file is being replaced both are there: the one that still answers, completed, and
     the one that is to take its place."""
     return store_file_object(store, listing.get_document(backend, store, file_id))
 
 
-@router.post("/v1/vector_stores/{vector_store_id}/files/{file_id}")
+@router.post("/v1/vector_stores/{vector_store_id}/files/{file_id}", dependencies=[requires("ingest")])
 def update_store_file(file_id: str, body: UpdateStoreFile, store: NamedStore, backend: OpenBackend) -> StoreFileObject:
-    """Replace the attributes of a file; the next search filters by the new ones."""
-    document = intake.set_attributes(backend, store, file_id, body.attributes or {})
+    """Replace the attributes of a file, or its permission tags; the next search goes by the new ones."""
+    given = body.model_fields_set
+    attributes = (body.attributes or {}) if "attributes" in given else None
+    permissions = (body.permissions or []) if "permissions" in given else None
+    document = intake.set_attributes(backend, store, file_id, attributes, permissions)
     return store_file_object(store, document)
 
 
-@router.delete("/v1/vector_stores/{vector_store_id}/files/{file_id}")
+@router.delete("/v1/vector_stores/{vector_store_id}/files/{file_id}", dependencies=[requires("ingest")])
 def delete_store_file(file_id: str, store: NamedStore, backend: OpenBackend) -> Deleted:
     """Take a file out of the store, in whatever state it is, with what it was to replace. The upload stays, unless it
     is owned."""
@@ -73,7 +76,7 @@ def delete_store_file(file_id: str, store: NamedStore, backend: OpenBackend) -> 
     return Deleted(id=document.file_public_id, object="vector_store.file.deleted")
 
 
-@router.get("/v1/vector_stores/{vector_store_id}/files/{file_id}/content")
+@router.get("/v1/vector_stores/{vector_store_id}/files/{file_id}/content", dependencies=[requires("query")])
 def get_store_file_content(file_id: str, store: NamedStore, backend: OpenBackend) -> FileContentPage:
     """The text that was read from the file, the one that citations point into."""
     document = listing.get_document(backend, store, file_id)
@@ -85,7 +88,7 @@ def get_store_file_content(file_id: str, store: NamedStore, backend: OpenBackend
     return FileContentPage(data=[TextPart(text=text)])
 
 
-@router.post("/v1/vector_stores/{vector_store_id}/files/{file_id}/retry")
+@router.post("/v1/vector_stores/{vector_store_id}/files/{file_id}/retry", dependencies=[requires("ingest")])
 def retry_store_file(file_id: str, store: NamedStore, backend: OpenBackend) -> StoreFileObject:
     """Queue a failed or cancelled file again."""
     document = listing.get_document(backend, store, file_id)
@@ -98,7 +101,7 @@ def retry_store_file(file_id: str, store: NamedStore, backend: OpenBackend) -> S
     return store_file_object(store, listing.get_document(backend, store, file_id))
 
 
-@router.post("/v1/vector_stores/{vector_store_id}/files/{file_id}/cancel")
+@router.post("/v1/vector_stores/{vector_store_id}/files/{file_id}/cancel", dependencies=[requires("ingest")])
 def cancel_store_file(file_id: str, store: NamedStore, backend: OpenBackend) -> StoreFileObject:
     """Stop work on a file. An earlier version of it goes on answering."""
     document = listing.get_document(backend, store, file_id)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends
 
-from api.dependencies import NamedStore, OpenBackend, new_router
+from api.dependencies import NamedStore, OpenBackend, new_router, requires
 from api.schemas.common import Deleted, ListOf, list_of, paging
 from api.schemas.vector_stores import CreateVectorStore, UpdateVectorStore, VectorStoreObject, store_object
 from indexes.errors import ChangeRequest
@@ -18,7 +18,7 @@ from rag.catalog.records import PageRequest
 router = new_router(tags=["vector stores"])
 
 
-@router.post("/v1/vector_stores")
+@router.post("/v1/vector_stores", dependencies=[requires("ingest")])
 def create_vector_store(body: CreateVectorStore, backend: OpenBackend) -> VectorStoreObject:
     """Make a store, and put files into it where the request names some."""
     _refuse_expiry(body.expires_after)
@@ -39,7 +39,7 @@ def create_vector_store(body: CreateVectorStore, backend: OpenBackend) -> Vector
     return store_object(listing.summarise_store(backend, store))
 
 
-@router.get("/v1/vector_stores")
+@router.get("/v1/vector_stores", dependencies=[requires("query", "ingest")])
 def list_vector_stores(
     backend: OpenBackend, page: Annotated[PageRequest, Depends(paging)]
 ) -> ListOf[VectorStoreObject]:
@@ -48,13 +48,13 @@ def list_vector_stores(
     return list_of(found, [row.store.public_id for row in found.rows], [store_object(row) for row in found.rows])
 
 
-@router.get("/v1/vector_stores/{vector_store_id}")
+@router.get("/v1/vector_stores/{vector_store_id}", dependencies=[requires("query", "ingest")])
 def get_vector_store(store: NamedStore, backend: OpenBackend) -> VectorStoreObject:
     """One store."""
     return store_object(listing.summarise_store(backend, store))
 
 
-@router.post("/v1/vector_stores/{vector_store_id}")
+@router.post("/v1/vector_stores/{vector_store_id}", dependencies=[requires("ingest")])
 def update_vector_store(body: UpdateVectorStore, store: NamedStore, backend: OpenBackend) -> VectorStoreObject:
     """Change what the request names; null is no change."""
     _refuse_expiry(body.expires_after)
@@ -63,7 +63,7 @@ def update_vector_store(body: UpdateVectorStore, store: NamedStore, backend: Ope
     return store_object(listing.summarise_store(backend, intake.update_store(backend, store, changes)))
 
 
-@router.delete("/v1/vector_stores/{vector_store_id}")
+@router.delete("/v1/vector_stores/{vector_store_id}", dependencies=[requires("admin")])
 def delete_vector_store(store: NamedStore, backend: OpenBackend) -> Deleted:
     """Forget a store. Its files stay, except those that came with a document."""
     intake.delete_store(backend, store)

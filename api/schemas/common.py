@@ -51,6 +51,9 @@ Attributes = Annotated[
     dict[Key, Annotated[bool | int | float | Value, AfterValidator(_within_doubles)]], Field(max_length=16)
 ]
 
+Tag = Annotated[str, StringConstraints(min_length=1, max_length=256), NoNul]
+Tags = Annotated[list[Tag], Field(max_length=64)]
+
 Item = TypeVar("Item", bound=ResponseModel)
 
 
@@ -68,7 +71,7 @@ class Deleted(ResponseModel):
     """What was deleted."""
 
     id: str
-    object: Literal["file", "vector_store.deleted", "vector_store.file.deleted"]
+    object: Literal["file", "vector_store.deleted", "vector_store.file.deleted", "key.deleted"]
     deleted: bool = True
 
 

@@ -7,7 +7,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from api.schemas.common import Attributes, Identifier, LongText, Metadata, Name, NoNul, RequestModel, ResponseModel
+from api.schemas.common import (
+    Attributes,
+    Identifier,
+    LongText,
+    Metadata,
+    Name,
+    NoNul,
+    RequestModel,
+    ResponseModel,
+    Tags,
+)
 from rag.catalog.records import ACTIVE, Document, State, Store
 from rag.context import Scalar
 from rag.listing import StoreSummary
@@ -98,20 +108,28 @@ class UpdateVectorStore(RequestModel):
 
 
 class CreateStoreFile(RequestModel):
-    """Beyond OpenAI's fields: `source` (a later file of the same source replaces this one) and `owned` (the upload
-    goes when it is taken out of the store)."""
+    """Beyond OpenAI's fields: `source` (a later file of the same source replaces this one), `owned` (the upload goes
+    when it is taken out of the store) and `permissions` (tags: who holds none of them does not see the file)."""
 
     file_id: Identifier
     attributes: Attributes | None = None
     chunking_strategy: Chunking | None = None
     source: Annotated[str, StringConstraints(min_length=1, max_length=4_096), NoNul] | None = None
     owned: bool = False
+    permissions: Tags | None = None
 
 
 class UpdateStoreFile(RequestModel):
-    """The attributes that take the place of those that are there."""
+    """The attributes that take the place of those that are there, or the permission tags; null is none of them."""
 
-    attributes: Attributes | None
+    attributes: Attributes | None = None
+    permissions: Tags | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> UpdateStoreFile:
+        if not self.model_fields_set:
+            raise ValueError("attributes, permissions or both are expected")
+        return self
 
 
 class PutFolder(RequestModel):
@@ -197,6 +215,7 @@ class StoreFileObject(ResponseModel):
     last_error: LastError | None
     usage_bytes: int
     attributes: dict[str, Scalar | int]
+    permissions: list[str]
     chunking_strategy: StaticChunking | OtherChunking
     filename: str
     source: str
@@ -251,6 +270,7 @@ def store_file_object(store: Store, document: Document) -> StoreFileObject:
         last_error=_last_error(document),
         usage_bytes=document.bytes if document.state == "completed" else 0,
         attributes=dict(document.attributes),
+        permissions=list(document.permissions),
         chunking_strategy=StaticChunking.model_validate(store.chunking) if static else OtherChunking(),
         filename=document.filename,
         source=document.source,

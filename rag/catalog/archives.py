@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from indexes.errors import TryLater
+from rag.access import Caller
 from rag.catalog import schema
 from rag.catalog.records import Generation, Store
 from rag.catalog.stores import (
@@ -179,7 +180,7 @@ def reveal(
     False, and nothing changed, when the tenant has a store of its name by now.
     """
     keep_alive(connection, store)
-    if store_named(connection, tenant, store.name) is not None:
+    if store_named(connection, Caller(tenant), store.name) is not None:
         return False
     seq = next_seq(connection, store.id)
     connection.execute(sa.update(schema.versions).where(_versions.store_id == store.id).values(published_seq=seq))

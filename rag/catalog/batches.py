@@ -133,10 +133,10 @@ def open_batches(connection: Connection, worker: int) -> list[str]:
     return [str(name) for name in connection.execute(query.order_by(_batches.id)).scalars()]
 
 
-def count_open(connection: Connection) -> int:
-    """Batches with documents that still want work, over all workers."""
+def count_open(connection: Connection, tenant: str | None = None) -> int:
+    """Batches with documents that still want work, of a tenant or of all, over all workers."""
     query = sa.select(sa.func.count(sa.distinct(_documents.batch))).where(_documents.state.in_(ACTIVE))
-    return int(connection.execute(query).scalar_one())
+    return int(connection.execute(query if tenant is None else query.where(_documents.tenant == tenant)).scalar_one())
 
 
 def release_all(connection: Connection) -> None:

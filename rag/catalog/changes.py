@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
+from rag.access import UNTAGGED
 from rag.catalog import schema
 from rag.catalog.vectors import decode_vectors, is_of_chunk
 from rag.context import Scalar
@@ -29,7 +30,9 @@ class Changes:
     published: Sequence[int]
     """Versions that answer now."""
     attributes: Mapping[int, Mapping[str, Scalar]]
-    """Attributes of the documents that were published or whose attributes changed."""
+    """Attributes of the documents that were published or whose attributes or tags changed."""
+    tags: Mapping[int, frozenset[str]]
+    """And their permission tags, as `read_tags` tells them."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def read_changes(connection: Connection, store_id: int, after: int) -> Changes |
     if row is None or after < row.pruned_through:
         return None
     if row.seq == after:
-        return Changes(after, after, (), (), {})
+        return Changes(after, after, (), (), {}, {})
     mine = _versions.store_id == store_id
     retired = sa.select(_versions.id).where(mine, _versions.retired_seq > after, _versions.published_seq <= after)
     published = sa.select(_versions.id, _versions.document_id).where(
@@ -59,13 +62,14 @@ def read_changes(connection: Connection, store_id: int, after: int) -> Changes |
         mine, _versions.changed_seq > after, _versions.retired_seq.is_(None)
     )
     new = list(connection.execute(published))
-    document_ids = {r.document_id for r in new} | set(connection.execute(changed).scalars())
+    document_ids = sorted({r.document_id for r in new} | set(connection.execute(changed).scalars()))
     return Changes(
         after,
         row.seq,
         list(connection.execute(retired).scalars()),
         [r.id for r in new],
-        read_attributes(connection, sorted(document_ids)),
+        read_attributes(connection, document_ids),
+        read_tags(connection, document_ids),
     )
 
 
@@ -73,14 +77,25 @@ def read_attributes(
     connection: Connection, document_ids: Sequence[int], *, coming: bool = False
 ) -> dict[int, Mapping[str, Scalar]]:
     """The attributes of these documents; with `coming` those that they have from their next version on."""
-    documents = schema.documents.c
-    held = sa.func.coalesce(documents.next_attributes, documents.attributes) if coming else documents.attributes
-    found: dict[int, Mapping[str, Scalar]] = {}
+    return _of_documents(connection, document_ids, "attributes", coming)
+
+
+def read_tags(
+    connection: Connection, document_ids: Sequence[int], *, coming: bool = False
+) -> dict[int, frozenset[str]]:
+    """The permission tags of these documents as indexes hold them: UNTAGGED for those that carry none. `coming` as for
+    `read_attributes`."""
+    found = _of_documents(connection, document_ids, "permissions", coming)
+    return {number: frozenset(tags or (UNTAGGED,)) for number, tags in found.items()}
+
+
+def _of_documents(connection: Connection, document_ids: Sequence[int], name: str, coming: bool) -> dict[int, Any]:
+    columns = schema.documents.c
+    held = sa.func.coalesce(columns[f"next_{name}"], columns[name]) if coming else columns[name]
+    found: dict[int, Any] = {}
     for start in range(0, len(document_ids), 5_000):
-        query = sa.select(documents.id, held.label("attributes")).where(
-            documents.id.in_(document_ids[start : start + 5_000])
-        )
-        found.update({row.id: row.attributes for row in connection.execute(query)})
+        query = sa.select(columns.id, held.label("held")).where(columns.id.in_(document_ids[start : start + 5_000]))
+        found.update({row.id: row.held for row in connection.execute(query)})
     return found
 
 

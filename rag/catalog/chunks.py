@@ -47,7 +47,7 @@ class NewChunk:
 
 @dataclass(frozen=True)
 class StoredChunk:
-    """A visible chunk, with the document that it belongs to."""
+    """A visible chunk, with the document that it belongs to. `permissions` are its tags: see `seen.may_see`."""
 
     chunk_id: int
     version_id: int
@@ -65,6 +65,7 @@ class StoredChunk:
     file_id: str
     filename: str
     attributes: Mapping[str, Scalar]
+    permissions: Sequence[str]
 
 
 def put_version(
@@ -235,6 +236,7 @@ def _visible() -> sa.Select[Any]:
             files.public_id.label("file_id"),
             files.filename,
             documents.attributes,
+            documents.permissions,
         )
         .join(schema.versions, _versions.id == _chunks.version_id)
         .join(schema.documents, documents.id == _versions.document_id)

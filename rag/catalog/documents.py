@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,8 @@ from sqlalchemy.engine import Connection, Row
 
 from indexes.errors import ChangeRequest, NotThere, TryLater
 from indexes.filters import BOOLEAN, NUMBER, STRING, kind_of
-from rag.catalog import schema
+from rag.access import Caller
+from rag.catalog import schema, seen
 from rag.catalog.paging import page_rows
 from rag.catalog.records import ACTIVE, Document, File, Page, PageRequest, State, Store
 from rag.catalog.stores import next_seq
@@ -23,17 +24,26 @@ _documents, _versions = schema.documents.c, schema.versions.c
 
 
 def put_document(
-    connection: Connection, store: Store, file: File, source: str | None, attributes: Mapping[str, Scalar] | None
+    connection: Connection,
+    caller: Caller,
+    store: Store,
+    file: File,
+    source: str | None,
+    attributes: Mapping[str, Scalar] | None,
+    permissions: Sequence[str] | None = None,
 ) -> Document:
     """Put a file into a store under a source name (None: the one that it has there, else its id), to be ingested.
 
     A document that already has the source is replaced: its present version answers, with its present attributes, until
-    the new one is published. With the very same bytes it is left as it is, unless it failed or was cancelled.
+    the new one is published; permission tags likewise. With the very same bytes it is left as it is, unless it failed
+    or was cancelled.
 
-    Raises ChangeRequest (`file_in_store`) for a file that stands in the store under another source: a store holds a
-    file once, or its id would name two documents.
+    Raises ChangeRequest: `file_in_store` for a file that stands in the store under another source (a store holds a file
+    once, or its id would name two documents), and `source_not_available` where the document is one that the caller may
+    not see.
     """
     now = int(time.time())
+    _refuse_hidden(connection, caller, store, file, source)
     source = _only_source(connection, store, file, source)
     found = find_document(connection, store.id, source)
     if found is None:
@@ -43,6 +53,7 @@ def put_document(
             "file_id": file.id,
             "source": source,
             "attributes": dict(attributes or {}),
+            "permissions": tags_of(permissions or ()),
             "state": "queued",
             "created_at": now,
             "updated_at": now,
@@ -62,10 +73,19 @@ def put_document(
             _restart(connection, found.id, "queued")
     document = find_document(connection, store.id, source)
     assert document is not None
-    if attributes is None or dict(attributes) == dict(document.attributes):
-        return document
-    set_attributes(connection, document, attributes)
-    return replace(document, attributes=dict(attributes))
+    changed: dict[str, Any] = {}
+    if attributes is not None and dict(attributes) != dict(document.attributes):
+        changed["attributes"] = dict(attributes)
+    if permissions is not None and tags_of(permissions) != document.permissions:
+        changed["permissions"] = tags_of(permissions)
+    if changed:
+        set_attributes(connection, document, **changed)
+    return replace(document, **changed)
+
+
+def tags_of(permissions: Iterable[str]) -> list[str]:
+    """Permission tags as they are stored: each once, in order."""
+    return sorted(set(permissions))
 
 
 def find_document(connection: Connection, store_id: int, source: str) -> Document | None:
@@ -74,15 +94,20 @@ def find_document(connection: Connection, store_id: int, source: str) -> Documen
     return None if row is None else _document(row)
 
 
-def get_document(connection: Connection, store: Store, file_id: str) -> Document:
-    """The document of a store that stands on this file (public id). Raises NotThere.
+def get_document(connection: Connection, caller: Caller, store: Store, file_id: str) -> Document:
+    """The document of a store that stands on this file (public id). Raises NotThere, also for one that the caller may
+    not see.
 
     Of two files, both name it: the one that is to replace what answers, with the state of its ingestion, and the one
     whose version answers until then, as `completed`.
     """
-    query = _select().where(_documents.store_id == store.id, schema.files.c.public_id == file_id)
+    mine = _documents.store_id == store.id, schema.files.c.public_id == file_id
+    query = _select().where(*mine, seen.newest_documents(connection, caller))
     row = connection.execute(query.order_by(_documents.id.desc()).limit(1)).first()
-    document = _replaced_document(connection, store, file_id) if row is None else _document(row)
+    if row is None:
+        query = _replaced_documents().where(*mine, seen.answering_documents(connection, caller))
+        row = connection.execute(query).first()
+    document = None if row is None else _document(row)
     if document is None:
         raise NotThere(
             f"The vector store {store.public_id} has no file {file_id!r}.", code="file_not_found", param="file_id"
@@ -97,10 +122,10 @@ def get_documents(connection: Connection, ids: Sequence[int]) -> list[Document]:
 
 
 def list_documents(
-    connection: Connection, store: Store, page: PageRequest, states: Sequence[State] | None = None
+    connection: Connection, caller: Caller, store: Store, page: PageRequest, states: Sequence[State] | None = None
 ) -> Page[Document]:
-    """A store's documents, one page of them, in the order in which they came."""
-    query = _select().where(_documents.store_id == store.id)
+    """A store's documents that the caller may see, one page of them, in the order in which they came."""
+    query = _select().where(_documents.store_id == store.id, seen.newest_documents(connection, caller))
     if states is not None:
         query = query.where(_documents.state.in_(states))
     rows, more = page_rows(connection, query, _documents.id, schema.files.c.public_id, page)
@@ -108,15 +133,15 @@ def list_documents(
 
 
 def find_attribute(
-    connection: Connection, store_id: int, key: str, kind: int | None, document_id: int | None = None
+    connection: Connection, caller: Caller, store_id: int, key: str, kind: int | None, document_id: int | None = None
 ) -> int | None:
-    """A document that answers with an attribute of this name and kind (of `indexes.filters`; None: any), if there is
-    one; only the document named is looked at, where one is named.
+    """A document that answers the caller with an attribute of this name and kind (of `indexes.filters`; None: any), if
+    there is one; only the document named is looked at, where one is named.
     """
     # By the stored text, which is what `json.dumps` writes: the databases' own functions stumble over some keys.
     text, start = sa.cast(_documents.attributes, sa.Text), f"{json.dumps(key)}: "
     place = (sa.func.instr if connection.dialect.name == "sqlite" else sa.func.strpos)(text, start)
-    query = _answering(store_id, _documents.id).where(place > 0)
+    query = _answering(connection, caller, store_id, _documents.id).where(place > 0)
     if document_id is not None:
         query = query.where(_documents.id == document_id)
     if kind is not None:
@@ -126,37 +151,55 @@ def find_attribute(
     return connection.execute(query.limit(1)).scalar()
 
 
-def attribute_kinds(connection: Connection, store_id: int) -> dict[str, set[int]]:
-    """The attributes of a store's documents that answer, and which kinds of values each has. Reads them all."""
+def attribute_kinds(connection: Connection, caller: Caller, store_id: int) -> dict[str, set[int]]:
+    """The attributes of a store's documents that answer the caller, and which kinds of values each has. Reads them
+    all."""
     found: dict[str, set[int]] = {}
-    query = _answering(store_id, _documents.attributes).execution_options(yield_per=5_000)
+    query = _answering(connection, caller, store_id, _documents.attributes).execution_options(yield_per=5_000)
     for attributes in connection.execute(query).scalars():
         for key, value in attributes.items():
             found.setdefault(key, set()).add(kind_of(value))
     return found
 
 
-def any_answers(connection: Connection, store_id: int) -> bool:
-    """Whether a document of a store answers."""
-    return connection.execute(_answering(store_id, _documents.id).limit(1)).first() is not None
+def any_answers(connection: Connection, caller: Caller, store_id: int) -> bool:
+    """Whether a document of a store answers the caller."""
+    return connection.execute(_answering(connection, caller, store_id, _documents.id).limit(1)).first() is not None
 
 
-def _answering(store_id: int, column: sa.ColumnElement[Any]) -> sa.Select[Any]:
-    return sa.select(column).join(schema.versions, _answers(_documents.id)).where(_documents.store_id == store_id)
+def _answering(connection: Connection, caller: Caller, store_id: int, column: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    query = sa.select(column).join(schema.versions, _answers(_documents.id)).where(_documents.store_id == store_id)
+    return query.where(seen.answering_documents(connection, caller))
 
 
-def documents_of_file(connection: Connection, file_id: int) -> list[Document]:
-    """Every document that stands on a file, in any store, as `get_document` tells of it."""
-    newest = _select().where(_documents.file_id == file_id)
-    replaced = _replaced_documents().where(_versions.file_id == file_id)
+def documents_of_file(connection: Connection, caller: Caller, file_id: int) -> list[Document]:
+    """Every document that the caller may see and that stands on a file, in any store, as `get_document` tells of it."""
+    granted = seen.granted_stores(_documents.store_id, caller)
+    newest = _select().where(_documents.file_id == file_id, granted, seen.newest_documents(connection, caller))
+    replaced = _replaced_documents().where(
+        _versions.file_id == file_id, granted, seen.answering_documents(connection, caller)
+    )
     return [
         *(_document(row) for row in connection.execute(newest)),
         *(_document(row) for row in connection.execute(replaced)),
     ]
 
 
-def set_attributes(connection: Connection, document: Document, attributes: Mapping[str, Scalar]) -> None:
-    """Replace a document's attributes: at once where it answers, else from the moment on at which it does.
+def stands_on(connection: Connection, file_id: int) -> bool:
+    """Whether a document of anybody stands on a file, or a version that answers does."""
+    newest = sa.select(_documents.id).where(_documents.file_id == file_id).limit(1)
+    answering = sa.select(_versions.id).where(_versions.file_id == file_id, schema.ANSWERS).limit(1)
+    return any(connection.execute(query).first() is not None for query in (newest, answering))
+
+
+def set_attributes(
+    connection: Connection,
+    document: Document,
+    attributes: Mapping[str, Scalar] | None = None,
+    permissions: Sequence[str] | None = None,
+) -> None:
+    """Replace a document's attributes, or permission tags: at once where it answers, else from the moment on at which
+    it does.
 
     Views learn it through the change log.
     """
@@ -164,8 +207,12 @@ def set_attributes(connection: Connection, document: Document, attributes: Mappi
         sa.select(_documents.state, _documents.file_id).where(_documents.id == document.id)
     ).first()
     at_once = now is None or now.state == "completed" or now.file_id != document.file_id
-    name = "attributes" if at_once else "next_attributes"
-    values = {name: dict(attributes), "updated_at": int(time.time())}
+    begin = "" if at_once else "next_"
+    values: dict[str, Any] = {"updated_at": int(time.time())}
+    if attributes is not None:
+        values[f"{begin}attributes"] = dict(attributes)
+    if permissions is not None:
+        values[f"{begin}permissions"] = tags_of(permissions)
     connection.execute(sa.update(schema.documents).where(_documents.id == document.id).values(values))
     if at_once:
         seq = next_seq(connection, document.store_id)
@@ -200,9 +247,10 @@ def active_of_batch(connection: Connection, batch: str) -> list[Document]:
     return [_document(row) for row in connection.execute(query.order_by(_documents.id))]
 
 
-def count_waiting(connection: Connection) -> int:
-    """Documents that still want work, over all stores."""
-    return connection.execute(sa.select(sa.func.count()).where(_documents.state.in_(ACTIVE))).scalar_one()
+def count_waiting(connection: Connection, tenant: str | None = None) -> int:
+    """Documents that still want work, over all stores of a tenant or of all."""
+    query = sa.select(sa.func.count()).where(_documents.state.in_(ACTIVE))
+    return connection.execute(query if tenant is None else query.where(_documents.tenant == tenant)).scalar_one()
 
 
 def advance(connection: Connection, document_id: int, attempt: int, state: State, **values: Any) -> bool:
@@ -241,8 +289,9 @@ def publish(connection: Connection, document: Document, version_id: int) -> bool
 
     False, and nothing changed, when the attempt is no longer the current one.
     """
-    values = {"state": "completed", "batch": None, "alone": False, "attributes": _newest_attributes()}
-    if not _fenced(connection, document.id, document.attempt, {**values, "next_attributes": None}):
+    values = {"state": "completed", "batch": None, "alone": False, **_newest()}
+    over = {"next_attributes": None, "next_permissions": None}
+    if not _fenced(connection, document.id, document.attempt, {**values, **over}):
         return False
     seq = next_seq(connection, document.store_id)
     _retire(connection, _answers(document.id), seq)
@@ -294,8 +343,30 @@ def _answers(document_id: int | sa.Column[int]) -> sa.ColumnElement[bool]:
     return sa.and_(_versions.document_id == document_id, schema.ANSWERS)
 
 
-def _newest_attributes() -> sa.ColumnElement[Any]:
-    return sa.func.coalesce(_documents.next_attributes, _documents.attributes)
+def _newest() -> dict[str, sa.ColumnElement[Any]]:
+    return {
+        "attributes": sa.func.coalesce(_documents.next_attributes, _documents.attributes),
+        "permissions": sa.func.coalesce(_documents.next_permissions, _documents.permissions),
+    }
+
+
+def _refuse_hidden(connection: Connection, caller: Caller, store: Store, file: File, source: str | None) -> None:
+    """That a name is taken by something that one may not see can be learnt; a name is unique in a store."""
+    if caller.permissions is None:
+        return
+    answering = sa.select(_versions.id).where(
+        _versions.document_id == _documents.id, _versions.file_id == file.id, schema.ANSWERS
+    )
+    there = sa.or_(_documents.source == source, _documents.file_id == file.id, answering.exists())
+    hidden = ~seen.newest_documents(connection, caller)
+    query = sa.select(_documents.id).where(_documents.store_id == store.id, there, hidden).limit(1)
+    if connection.execute(query).first() is not None:
+        raise ChangeRequest(
+            f"The vector store {store.public_id} takes no document of this source from this key. Choose another "
+            "'source', or upload the file again.",
+            code="source_not_available",
+            param="source",
+        )
 
 
 def _only_source(connection: Connection, store: Store, file: File, source: str | None) -> str:
@@ -313,18 +384,13 @@ def _only_source(connection: Connection, store: Store, file: File, source: str |
     )
 
 
-def _replaced_document(connection: Connection, store: Store, file_id: str) -> Document | None:
-    query = _replaced_documents().where(_documents.store_id == store.id, schema.files.c.public_id == file_id)
-    row = connection.execute(query).first()
-    return None if row is None else _document(row)
-
-
 def _replaced_documents() -> sa.Select[Any]:
     """Documents as they were when the version was published that answers until the newest upload takes its place."""
     size = sa.select(sa.func.count()).where(schema.chunks.c.version_id == _versions.id).scalar_subquery()
     then: dict[str, sa.ColumnElement[Any]] = {
         "file_id": _versions.file_id,
         "attributes": _documents.attributes,
+        "permissions": _documents.permissions,
         "state": sa.literal("completed"),
         "attempt": _versions.attempt,
         "alone": sa.false(),
@@ -348,8 +414,7 @@ def _replaced_documents() -> sa.Select[Any]:
 
 def _select() -> sa.Select[Any]:
     """Documents by their newest upload."""
-    newest = {"attributes": _newest_attributes()}
-    return _columns(newest).join(schema.files, schema.files.c.id == _documents.file_id)
+    return _columns(_newest()).join(schema.files, schema.files.c.id == _documents.file_id)
 
 
 def _columns(instead: Mapping[str, sa.ColumnElement[Any]]) -> sa.Select[Any]:
@@ -358,7 +423,7 @@ def _columns(instead: Mapping[str, sa.ColumnElement[Any]]) -> sa.Select[Any]:
     own = [
         instead.get(column.name, column).label(column.name)
         for column in schema.documents.c
-        if column is not _documents.next_attributes
+        if column.name not in ("next_attributes", "next_permissions")
     ]
     file = files.public_id.label("file_public_id"), files.filename, files.bytes, files.blob
     return sa.select(*own, *file).select_from(schema.documents)

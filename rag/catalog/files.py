@@ -11,22 +11,24 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from indexes.errors import NotThere
+from rag.access import Caller
 from rag.blobs import StoredBlob
-from rag.catalog import schema
+from rag.catalog import schema, seen
 from rag.catalog.paging import page_rows
 from rag.catalog.records import File, Page, PageRequest
 
 
-def add_file(connection: Connection, tenant: str, filename: str, purpose: str, blob: StoredBlob) -> File:
+def add_file(connection: Connection, caller: Caller, filename: str, purpose: str, blob: StoredBlob) -> File:
     """Record an original whose bytes are in the blob store."""
     values = {
         "public_id": f"file-{secrets.token_hex(12)}",
-        "tenant": tenant,
+        "tenant": caller.tenant,
         "filename": filename,
         "purpose": purpose,
         "bytes": blob.size,
         "blob": blob.key,
         "owned": False,
+        "uploader": caller.name,
         "created_at": int(time.time()),
     }
     made = connection.execute(sa.insert(schema.files).values(values)).inserted_primary_key
@@ -34,18 +36,18 @@ def add_file(connection: Connection, tenant: str, filename: str, purpose: str, b
     return File(id=made[0], **values)  # type: ignore[arg-type]
 
 
-def get_file(connection: Connection, tenant: str, public_id: str) -> File:
-    """A file by its public id. Raises NotThere, also for another tenant's."""
-    query = sa.select(schema.files).where(schema.files.c.tenant == tenant, schema.files.c.public_id == public_id)
+def get_file(connection: Connection, caller: Caller, public_id: str) -> File:
+    """A file by its public id. Raises NotThere, also for one that the caller may not see."""
+    query = sa.select(schema.files).where(schema.files.c.public_id == public_id, seen.files(connection, caller))
     row = connection.execute(query).first()
     if row is None:
         raise NotThere(f"There is no file {public_id!r}.", code="file_not_found", param="file_id")
     return _file(row)
 
 
-def list_files(connection: Connection, tenant: str, page: PageRequest, purpose: str | None = None) -> Page[File]:
-    """A tenant's files, one page of them."""
-    query = sa.select(schema.files).where(schema.files.c.tenant == tenant)
+def list_files(connection: Connection, caller: Caller, page: PageRequest, purpose: str | None = None) -> Page[File]:
+    """The files that a caller may see, one page of them."""
+    query = sa.select(schema.files).where(seen.files(connection, caller))
     if purpose is not None:
         query = query.where(schema.files.c.purpose == purpose)
     rows, more = page_rows(connection, query, schema.files.c.id, schema.files.c.public_id, page)

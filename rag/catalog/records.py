@@ -57,6 +57,7 @@ class File:
     bytes: int
     blob: str
     owned: bool
+    uploader: str | None
     created_at: int
 
 
@@ -74,6 +75,7 @@ class Document:
     blob: str
     source: str
     attributes: Mapping[str, Scalar]
+    permissions: Sequence[str]
     state: State
     attempt: int
     alone: bool

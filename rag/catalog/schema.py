@@ -124,12 +124,13 @@ files = _table(
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("blob", sa.String(64), nullable=False),
     sa.Column("owned", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("uploader", sa.Text),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Index(None, "tenant", "created_at"),
     sa.Index(None, "blob"),
 )
 """Uploaded originals. `blob` is the SHA-256 of the bytes and the key in the blob store. An `owned`
-file came with a document and goes when no document stands on it any more."""
+file came with a document and goes when no document stands on it any more. `uploader` is `Caller.name`."""
 
 documents = _table(
     "documents",
@@ -140,6 +141,8 @@ documents = _table(
     sa.Column("source", sa.Text, nullable=False),
     sa.Column("attributes", Json, nullable=False),
     sa.Column("next_attributes", Json),
+    sa.Column("permissions", Json, nullable=False, server_default="[]"),
+    sa.Column("next_permissions", Json),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False, server_default="1"),
     sa.Column("alone", sa.Boolean, nullable=False, server_default=sa.false()),
@@ -165,7 +168,8 @@ documents = _table(
 """A file in a store. `source` names it within the store (its path under a synced folder, else its file id); `alone`
 keeps a document that was in a batch which died away from others; `embedded` counts vectors computed for it.
 `file_id` is the newest upload; until that is published, the version that answers may stand on another one. `attributes`
-are those of what answers, `next_attributes` take their place when the newest upload is published."""
+are those of what answers, `next_attributes` take their place when the newest upload is published; `permissions` (tags,
+none for a document that is there for everybody) and `next_permissions` likewise."""
 
 folders = _table(
     "folders",
@@ -178,6 +182,29 @@ folders = _table(
 )
 """Where the documents of a store below a prefix came from: the folder that was synced last, its absolute path on the
 machine of that name. Its only use is to notice another folder of the same name."""
+
+keys = _table(
+    "keys",
+    _id(),
+    sa.Column("public_id", sa.String(40), nullable=False, unique=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("prefix", sa.String(16), nullable=False),
+    sa.Column("hash", sa.LargeBinary(32), nullable=False, unique=True),
+    sa.Column("scopes", Json, nullable=False),
+    sa.Column("stores", Json),
+    sa.Column("permissions", Json, nullable=False),
+    sa.Column("may_delegate", sa.Boolean, nullable=False),
+    sa.Column("limits", Json, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger),
+    sa.Column("revoked_at", sa.BigInteger),
+    sa.Column("last_used_at", sa.BigInteger),
+    sa.Index(None, "tenant"),
+)
+"""API keys. `hash` is the SHA-256 of the secret, which is random and never stored; `prefix` its first characters.
+`stores` are the numbers of the stores that it is good for, null for all of the tenant; a number outlives its store, so
+that a list never becomes empty by a deletion. A key is never deleted, only revoked."""
 
 workers = _table(
     "workers",

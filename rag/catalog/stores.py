@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from indexes.errors import ChangeRequest, NotThere
-from rag.catalog import schema
+from rag.access import Caller
+from rag.catalog import schema, seen
 from rag.catalog.paging import page_rows
 from rag.catalog.records import Counts, Generation, Page, PageRequest, Store
 from rag.spaces import Space
@@ -52,11 +53,7 @@ def get_store(connection: Connection, tenant: str, public_id: str) -> Store:
     query = sa.select(schema.stores).where(schema.stores.c.tenant == tenant, schema.stores.c.public_id == public_id)
     row = connection.execute(query).first()
     if row is None:
-        raise NotThere(
-            f"There is no vector store {public_id!r}. `rag stores` lists those that exist.",
-            code="vector_store_not_found",
-            param="vector_store_id",
-        )
+        raise _no_store(public_id)
     return _store(row)
 
 
@@ -66,20 +63,24 @@ def get_store_by_id(connection: Connection, store_id: int) -> Store | None:
     return None if row is None else _store(row)
 
 
-def find_store(connection: Connection, tenant: str, name: str) -> Store:
+def find_store(connection: Connection, caller: Caller, name: str) -> Store:
     """A store by its name or its public id.
 
-    Raises NotThere, and ChangeRequest (`ambiguous_name`, with the ids) for a name that several have.
+    Raises NotThere, also for one that the caller may not use, and ChangeRequest (`ambiguous_name`, with the ids) for a
+    name that several have.
     """
-    return store_named(connection, tenant, name) or get_store(connection, tenant, name)
+    found = store_named(connection, caller, name) or get_store(connection, caller.tenant, name)
+    if caller.stores is not None and found.id not in caller.stores:
+        raise _no_store(name)
+    return found
 
 
-def store_named(connection: Connection, tenant: str, name: str) -> Store | None:
-    """The store of this name, None when there is none.
+def store_named(connection: Connection, caller: Caller, name: str) -> Store | None:
+    """The store of this name among those that the caller may use, None when there is none.
 
     Raises ChangeRequest (`ambiguous_name`, with the ids) when several have it.
     """
-    query = sa.select(schema.stores).where(schema.stores.c.tenant == tenant, schema.stores.c.name == name)
+    query = sa.select(schema.stores).where(_usable(caller), schema.stores.c.name == name)
     rows = list(connection.execute(query.order_by(schema.stores.c.id).limit(_NAMED_IDS + 1)))
     if len(rows) > 1:
         ids = ", ".join([row.public_id for row in rows[:_NAMED_IDS]] + ["…"] * (len(rows) > _NAMED_IDS))
@@ -91,9 +92,9 @@ def store_named(connection: Connection, tenant: str, name: str) -> Store | None:
     return _store(rows[0]) if rows else None
 
 
-def list_stores(connection: Connection, tenant: str, page: PageRequest) -> Page[Store]:
-    """A tenant's stores, one page of them."""
-    query = sa.select(schema.stores).where(schema.stores.c.tenant == tenant)
+def list_stores(connection: Connection, caller: Caller, page: PageRequest) -> Page[Store]:
+    """The stores that a caller may use, one page of them."""
+    query = sa.select(schema.stores).where(_usable(caller))
     rows, more = page_rows(connection, query, schema.stores.c.id, schema.stores.c.public_id, page)
     return Page([_store(row) for row in rows], more)
 
@@ -161,12 +162,12 @@ def _seq_by_id() -> sa.Select[Any]:
     return sa.select(schema.stores.c.seq).where(schema.stores.c.id == sa.bindparam("id"))
 
 
-def count_documents(connection: Connection, store_ids: list[int]) -> dict[int, Counts]:
-    """How many documents stand where, by store."""
+def count_documents(connection: Connection, caller: Caller, store_ids: list[int]) -> dict[int, Counts]:
+    """How many documents that the caller may see stand where, by store."""
     documents = schema.documents.c
     query = (
         sa.select(documents.store_id, documents.state, sa.func.count())
-        .where(documents.store_id.in_(store_ids))
+        .where(documents.store_id.in_(store_ids), seen.newest_documents(connection, caller))
         .group_by(documents.store_id, documents.state)
     )
     tallies: dict[int, dict[str, int]] = {store_id: {} for store_id in store_ids}
@@ -176,12 +177,16 @@ def count_documents(connection: Connection, store_ids: list[int]) -> dict[int, C
     return {store_id: Counts(**tally) for store_id, tally in tallies.items()}
 
 
-def usage_bytes(connection: Connection, store_ids: list[int]) -> dict[int, int]:
-    """Bytes of the originals in each store."""
+def usage_bytes(connection: Connection, caller: Caller, store_ids: list[int]) -> dict[int, int]:
+    """Bytes of the originals in each store that the caller may see."""
     query = (
         sa.select(schema.documents.c.store_id, sa.func.sum(schema.files.c.bytes))
         .join(schema.files, schema.files.c.id == schema.documents.c.file_id)
-        .where(schema.documents.c.store_id.in_(store_ids), schema.documents.c.state == "completed")
+        .where(
+            schema.documents.c.store_id.in_(store_ids),
+            schema.documents.c.state == "completed",
+            seen.newest_documents(connection, caller),
+        )
         .group_by(schema.documents.c.store_id)
     )
     return dict.fromkeys(store_ids, 0) | {store_id: int(size) for store_id, size in connection.execute(query)}
@@ -278,6 +283,19 @@ def get_space(connection: Connection, space_id: int) -> tuple[Space, dict[str, A
     """A space and its calibration."""
     row = connection.execute(sa.select(schema.spaces).where(schema.spaces.c.id == space_id)).one()
     return Space(**row.definition), row.calibration
+
+
+def _usable(caller: Caller) -> sa.ColumnElement[bool]:
+    stores = schema.stores.c
+    return sa.and_(stores.tenant == caller.tenant, seen.granted_stores(stores.id, caller))
+
+
+def _no_store(name: str) -> NotThere:
+    return NotThere(
+        f"There is no vector store {name!r}. `rag stores` lists those that exist.",
+        code="vector_store_not_found",
+        param="vector_store_id",
+    )
 
 
 def _store(row: Row[Any]) -> Store:

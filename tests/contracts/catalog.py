@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from rag.access import Caller
 from rag.blobs import StoredBlob
 from rag.catalog import files, schema
 from rag.catalog.database import Database
@@ -19,7 +20,7 @@ Open = Callable[[], Database]
 
 
 def add(connection: Connection, name: str) -> int:
-    return files.add_file(connection, "default", name, "assistants", StoredBlob("0" * 64, 1)).id
+    return files.add_file(connection, Caller("default"), name, "assistants", StoredBlob("0" * 64, 1)).id
 
 
 def names(connection: Connection) -> list[str]:

@@ -76,15 +76,16 @@ def _random_attributes(rng: random.Random) -> dict[str, Scalar]:
 
 
 def random_filter(rng: random.Random, documents: Mapping[int, Described]) -> Filter | None:
-    """A tree that fits the documents (no unknown key, no type that is nowhere), within a caller's tags or not."""
+    """A tree that fits the documents (no unknown key, no type that is nowhere), within a caller's tags or not: then it
+    fits those that the caller sees."""
+    tags = frozenset(rng.sample((*TAGS, "nobody"), rng.randint(0, 3))) if rng.random() < 0.5 else None
+    seen = [document for document in documents.values() if tags is None or tags & document.tags]
     known: dict[str, list[Scalar]] = {}
-    for document in documents.values():
+    for document in seen:
         for key, value in document.attributes.items():
             known.setdefault(key, []).append(value)
-    condition = _random_tree(rng, known, 3) if rng.random() < 0.9 else None
-    if rng.random() < 0.5:
-        return condition
-    return permitted(rng.sample((*TAGS, "nobody"), rng.randint(0, 3)), condition)
+    condition = _random_tree(rng, known, 3) if known and rng.random() < 0.9 else None
+    return condition if tags is None else permitted(tags, condition)
 
 
 def _random_tree(rng: random.Random, known: Mapping[str, list[Scalar]], depth: int) -> Filter:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from indexes import filters
 from indexes.errors import ChangeRequest
-from indexes.filters import AnyTag, AttributeTable, Comparison, Compound, parse_filter, permitted
+from indexes.filters import AnyTag, AttributeTable, Comparison, Compound, Filter, parse_filter, permitted
 from tests.contracts.filters import holds as fits
 from tests.contracts.filters import random_documents, random_filter
 
@@ -151,6 +151,22 @@ def test_without_a_fitting_tag_there_is_nothing() -> None:
         table.matching(Comparison("eng", "eq", True))
     with pytest.raises(ChangeRequest):
         parse_filter({"type": "any_tag", "tags": ["eng"]})
+
+
+def test_what_one_may_not_see_does_not_show_in_errors() -> None:
+    def told(table: AttributeTable, condition: Filter) -> str:
+        with pytest.raises(ChangeRequest) as caught:
+            table.matching(permitted(["eng"], condition))
+        return caught.value.message
+
+    tables = AttributeTable(), AttributeTable()
+    for table in tables:
+        table.set(1, {"shown": 1}, ["eng"])
+    tables[1].set(2, {"secret": "x", "shown": "text"}, ["sales"])
+    for condition in (Comparison("secret", "eq", "x"), Comparison("shown", "eq", "text")):
+        assert told(tables[0], condition) == told(tables[1], condition)
+        assert tables[1].matching(condition).tolist() == [2]
+    assert "Known attributes: 'shown'." in told(tables[1], Comparison("secret", "eq", "x"))
 
 
 def test_many_documents_with_rare_and_common_keys() -> None:

@@ -295,7 +295,7 @@ def _unpublished(backend: Backend, store: Store, count: int) -> list[tuple[int, 
 
     file = intake.upload(backend, "work.txt", "assistants", [b"work"])
     with backend.database.write() as connection:
-        document = documents.put_document(connection, store, file, "work.txt", None)
+        document = documents.put_document(connection, backend.caller, store, file, "work.txt", None)
         connection.execute(sa.update(schema.documents).values(batch="held").where(schema.documents.c.id == document.id))
         documents.advance(connection, document.id, document.attempt, "embedding")
         version = chunks.put_version(

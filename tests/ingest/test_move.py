@@ -20,6 +20,7 @@ from sqlalchemy import event
 
 from indexes.errors import ChangeRequest, NotThere, RagError, TryLater
 from ingest import intake, move
+from rag.access import Caller
 from rag.blobs import StoredBlob, read_blob
 from rag.blobs.folder import BlobFolder
 from rag.catalog import batches, copying, files, moves, schema
@@ -161,7 +162,7 @@ def test_work_goes_on_at_the_other_end_and_no_id_is_given_twice(ends: tuple[Sett
     source, target = ends
     with closing(database(source)) as opened, opened.write() as connection:
         # An id beyond every row that is left.
-        gone = files.add_file(connection, "default", "gone", "assistants", StoredBlob("0" * 64, 1))
+        gone = files.add_file(connection, Caller("default"), "gone", "assistants", StoredBlob("0" * 64, 1))
         files.drop_file(connection, gone)
     used = {row["id"] for row in rows(source, schema.chunks)}
     move.move(source, target, quiet)

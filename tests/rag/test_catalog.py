@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from indexes.errors import ChangeRequest, NotThere, TryLater
 from indexes.filters import BOOLEAN, NUMBER, STRING
+from rag.access import Caller
 from rag.blobs import StoredBlob, read_blob
 from rag.blobs.folder import BlobFolder
 from rag.catalog import batches, changes, chunks, documents, files, purge, schema, stores, vectors
@@ -23,6 +24,7 @@ from rag.spaces import Space
 from tests.contracts.filters import KEYS
 
 TENANT = "default"
+CALLER = Caller(TENANT)
 SPACE = Space("toy", "toy-4", "", 4, "mean", True, "", "", 512)
 
 
@@ -52,8 +54,8 @@ def store(database: Database) -> Store:
 
 def put(database: Database, store: Store, source: str, blob: str = "0" * 64) -> Document:
     with database.write() as connection:
-        file = files.add_file(connection, TENANT, f"{source}.txt", "assistants", StoredBlob(blob, 3))
-        return documents.put_document(connection, store, file, source, None)
+        file = files.add_file(connection, CALLER, f"{source}.txt", "assistants", StoredBlob(blob, 3))
+        return documents.put_document(connection, CALLER, store, file, source, None)
 
 
 def reload(database: Database, document: Document) -> Document:
@@ -115,7 +117,7 @@ def test_an_interrupted_transaction_leaves_nothing(database: Database, store: St
     with pytest.raises(RuntimeError):
         interrupted()
     with database.read() as connection:
-        assert [s.name for s in stores.list_stores(connection, TENANT, PageRequest()).rows] == ["corpus"]
+        assert [s.name for s in stores.list_stores(connection, CALLER, PageRequest()).rows] == ["corpus"]
 
 
 def test_an_old_attempt_can_change_nothing(database: Database, store: Store) -> None:
@@ -180,15 +182,15 @@ def attach(
     database: Database, store: Store, source: str | None, blob: str, attributes: dict[str, Scalar] | None = None
 ) -> Document:
     with database.write() as connection:
-        file = files.add_file(connection, TENANT, "a.txt", "assistants", StoredBlob(blob * 64, 3))
+        file = files.add_file(connection, CALLER, "a.txt", "assistants", StoredBlob(blob * 64, 3))
         files.own_file(connection, file.id)
-        return documents.put_document(connection, store, file, source, attributes)
+        return documents.put_document(connection, CALLER, store, file, source, attributes)
 
 
 def answering(database: Database, store: Store) -> tuple[list[int], dict[int, object]]:
     """The versions that answer, and the attributes that a view would filter by."""
     with database.read() as connection:
-        ids = [d.id for d in documents.list_documents(connection, store, PageRequest()).rows]
+        ids = [d.id for d in documents.list_documents(connection, CALLER, store, PageRequest()).rows]
         return changes.visible_versions(connection, store.id), dict(changes.read_attributes(connection, ids))
 
 
@@ -203,7 +205,9 @@ def test_new_attributes_take_effect_with_the_text_that_they_came_with(
     assert answering(database, store) == ([old], {first.id: {"v": 1}})
     with database.write() as connection:
         documents.set_attributes(connection, second, {"v": 3})
-        documents.set_attributes(connection, documents.get_document(connection, store, first.file_public_id), {"v": 0})
+        documents.set_attributes(
+            connection, documents.get_document(connection, CALLER, store, first.file_public_id), {"v": 0}
+        )
     assert answering(database, store) == ([old], {first.id: {"v": 0}})
     if end == "published":
         new = complete(database, second, ["two"], blob="b" * 64)
@@ -226,28 +230,30 @@ def test_new_attributes_take_effect_with_the_text_that_they_came_with(
 def test_an_attribute_is_found_by_its_name_and_kind_among_the_documents_that_answer(
     database: Database, store: Store
 ) -> None:
-    keys = [key for key in KEYS if key]
+    keys, caller = [key for key in KEYS if key], Caller(store.tenant)
     held: list[dict[str, Scalar]] = [
         dict(zip(keys, itertools.cycle(values), strict=False))
         for values in (("x", '": 1', 'say "hi": '), (1, -2.5), (True, False))
     ]
     ids = [attach(database, store, f"{at}", f"{at + 1}", attributes) for at, attributes in enumerate(held)]
     with database.read() as connection:
-        assert not documents.any_answers(connection, store.id)
-        assert documents.find_attribute(connection, store.id, keys[0], None) is None
-        assert documents.attribute_kinds(connection, store.id) == {}
+        assert not documents.any_answers(connection, caller, store.id)
+        assert documents.find_attribute(connection, caller, store.id, keys[0], None) is None
+        assert documents.attribute_kinds(connection, caller, store.id) == {}
     for at, document in enumerate(ids):
         complete(database, document, ["text"], blob=f"{at}" * 64)
     with database.read() as connection:
-        assert documents.any_answers(connection, store.id)
-        assert documents.attribute_kinds(connection, store.id) == {key: {STRING, NUMBER, BOOLEAN} for key in keys}
+        assert documents.any_answers(connection, caller, store.id)
+        assert documents.attribute_kinds(connection, caller, store.id) == {
+            key: {STRING, NUMBER, BOOLEAN} for key in keys
+        }
         for key in keys:
             for document, kind in zip(ids, (STRING, NUMBER, BOOLEAN), strict=True):
-                assert documents.find_attribute(connection, store.id, key, kind) == document.id
-                assert documents.find_attribute(connection, store.id, key, kind, ids[0].id) in (None, ids[0].id)
-            assert documents.find_attribute(connection, store.id, key, None) is not None
-            assert documents.find_attribute(connection, store.id, f"{key}-", None) is None
-            assert documents.find_attribute(connection, store.id + 1, key, None) is None
+                assert documents.find_attribute(connection, caller, store.id, key, kind) == document.id
+                assert documents.find_attribute(connection, caller, store.id, key, kind, ids[0].id) in (None, ids[0].id)
+            assert documents.find_attribute(connection, caller, store.id, key, None) is not None
+            assert documents.find_attribute(connection, caller, store.id, f"{key}-", None) is None
+            assert documents.find_attribute(connection, caller, store.id + 1, key, None) is None
 
 
 def test_what_answers_is_found_by_its_file_until_it_is_replaced(database: Database, store: Store) -> None:
@@ -255,8 +261,8 @@ def test_what_answers_is_found_by_its_file_until_it_is_replaced(database: Databa
     old = complete(database, first, ["one", "two"])
     second = attach(database, store, "a", "2", {"v": 2})
     with database.read() as connection:
-        before = documents.get_document(connection, store, first.file_public_id)
-        after = documents.get_document(connection, store, second.file_public_id)
+        before = documents.get_document(connection, CALLER, store, first.file_public_id)
+        after = documents.get_document(connection, CALLER, store, second.file_public_id)
         assert (before.state, before.blob, before.attributes, before.chunks_total) == (
             "completed",
             "1" * 64,
@@ -268,13 +274,15 @@ def test_what_answers_is_found_by_its_file_until_it_is_replaced(database: Databa
         assert version is not None
         assert version.id == old
         assert chunks.published_version(connection, after) is None
-        assert [d.id for d in documents.documents_of_file(connection, first.file_id)] == [first.id]
-        assert [d.file_id for d in documents.list_documents(connection, store, PageRequest()).rows] == [second.file_id]
+        assert [d.id for d in documents.documents_of_file(connection, CALLER, first.file_id)] == [first.id]
+        assert [d.file_id for d in documents.list_documents(connection, CALLER, store, PageRequest()).rows] == [
+            second.file_id
+        ]
         assert files.orphans(connection) == []
     new = complete(database, second, ["three"], blob="b" * 64)
     with database.read() as connection:
         with pytest.raises(NotThere):
-            documents.get_document(connection, store, first.file_public_id)
+            documents.get_document(connection, CALLER, store, first.file_public_id)
         version = chunks.published_version(connection, reload(database, second))
         assert version is not None
         assert version.id == new
@@ -289,13 +297,13 @@ def test_deleting_by_the_old_file_takes_its_text_and_by_the_new_one_everything(
     second = attach(database, store, "a", "2")
     gone = first if which == "old" else second
     with database.write() as connection:
-        for document in documents.documents_of_file(connection, gone.file_id):
+        for document in documents.documents_of_file(connection, CALLER, gone.file_id):
             documents.delete_document(connection, document)
     with database.write() as connection:
         assert changes.visible_versions(connection, store.id) == []
         for version in purge.purgeable_versions(connection):
             purge.purge_version(connection, version)
-        left = documents.list_documents(connection, store, PageRequest()).rows
+        left = documents.list_documents(connection, CALLER, store, PageRequest()).rows
         orphans = {file.id for file in files.orphans(connection)}
     if which == "old":
         assert [(d.file_id, d.state) for d in left] == [(second.file_id, "queued")]
@@ -311,7 +319,7 @@ def test_a_deletion_that_comes_after_the_flip_leaves_the_new_text(database: Data
     complete(database, first, ["one"])
     second = attach(database, store, "a", "2")
     with database.read() as connection:
-        before = documents.get_document(connection, store, first.file_public_id)
+        before = documents.get_document(connection, CALLER, store, first.file_public_id)
     new = complete(database, second, ["two"], blob="b" * 64)
     with database.write() as connection:
         documents.delete_document(connection, before)
@@ -325,12 +333,14 @@ def test_a_store_holds_a_file_once(database: Database, store: Store) -> None:
     with database.write() as connection:
         other = stores.create_store(connection, TENANT, "other")
         for document in (first, second):
-            file = files.get_file(connection, TENANT, document.file_public_id)
+            file = files.get_file(connection, CALLER, document.file_public_id)
             with pytest.raises(ChangeRequest, match="'a'") as caught:
-                documents.put_document(connection, store, file, "b", None)
+                documents.put_document(connection, CALLER, store, file, "b", None)
             assert caught.value.code == "file_in_store"
-            assert documents.put_document(connection, other, file, file.public_id, None).source == file.public_id
-        again = documents.put_document(connection, store, file, None, None)
+            assert (
+                documents.put_document(connection, CALLER, other, file, file.public_id, None).source == file.public_id
+            )
+        again = documents.put_document(connection, CALLER, store, file, None, None)
         assert (again.id, again.source, again.state) == (second.id, "a", "queued")
 
 
@@ -494,7 +504,7 @@ def test_the_same_bytes_again_let_the_first_file_go(database: Database, store: S
     complete(database, at_work, ["other text"])
     with database.write() as connection:
         for old in (document, at_work):
-            files.drop_file(connection, files.get_file(connection, TENANT, old.file_public_id))
+            files.drop_file(connection, files.get_file(connection, CALLER, old.file_public_id))
         shown = chunks.visible_chunks(connection, range(1, 10))
     now = {reload(database, document).file_public_id, reload(database, at_work).file_public_id}
     assert {chunk.file_id for chunk in shown.values()} == now
@@ -551,7 +561,7 @@ def test_lists_page_both_ways(database: Database, store: Store) -> None:
     with database.read() as connection:
 
         def page(**request: object) -> tuple[list[str], bool]:
-            found = documents.list_documents(connection, store, PageRequest(**request))  # type: ignore[arg-type]
+            found = documents.list_documents(connection, CALLER, store, PageRequest(**request))  # type: ignore[arg-type]
             return [row.file_public_id for row in found.rows], found.has_more
 
         assert page(limit=3, order="asc") == (names[:3], True)
@@ -570,8 +580,8 @@ def test_another_tenants_rows_are_not_there(database: Database, store: Store) ->
         with pytest.raises(NotThere):
             stores.get_store(connection, "someone else", store.public_id)
         with pytest.raises(NotThere):
-            files.get_file(connection, "someone else", document.file_public_id)
-        assert files.list_files(connection, "someone else", PageRequest()).rows == []
+            files.get_file(connection, Caller("someone else"), document.file_public_id)
+        assert files.list_files(connection, Caller("someone else"), PageRequest()).rows == []
 
 
 def test_a_deleted_store_leaves_nothing(database: Database, store: Store) -> None:
