@@ -28,7 +28,7 @@ from indexes.vector_rows import Rows
 LOOKED_INTO = 128
 """A search compares as many vectors as so many lists hold on average."""
 
-MASKED = 4
+MASKED = 6
 """So many times as many where only some are wanted: those lie farther from a query and in more lists, and leaving out
 the others takes longer than comparing."""
 
