@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from indexes.errors import RagError, TryLater
 from ingest import indexing
+from ingest.expiry import expire
 from ingest.importing import sweep_imports
 from ingest.intake import sweep, sweep_blobs
 from ingest.pipeline import Pipeline, is_passing
@@ -33,7 +34,7 @@ from rag.catalog import batches, documents
 LOOK_EVERY = 0.25
 """Seconds between two looks at the queue when nobody rings."""
 SETTLE_EVERY = 5.0
-"""Seconds between two looks at what the engines are still to be told."""
+"""Seconds between two looks at what the engines are still to be told, and at what has expired."""
 BEAT_EVERY = 2.0
 """Seconds between two signs of life."""
 DEAD_SECONDS = 12.0
@@ -274,10 +275,11 @@ class Runner:
             pass
 
     def _settle(self) -> None:
-        """Now and then, tell the engines what could not be told them when it happened."""
+        """Now and then, tell engines what could not be told them when it happened, and take out what has expired."""
         if time.monotonic() - self._settled > SETTLE_EVERY:
             self._settled = time.monotonic()
             indexing.settle(self._backend)
+            expire(self._backend)
 
     def _adopt(self) -> bool:
         """Begin a batch that another worker left or died with. False when there is none."""

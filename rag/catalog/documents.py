@@ -21,12 +21,18 @@ _documents, _versions = schema.documents.c, schema.versions.c
 
 
 def put_document(
-    connection: Connection, store: Store, file: File, source: str | None, attributes: Mapping[str, Scalar] | None
+    connection: Connection,
+    store: Store,
+    file: File,
+    source: str | None,
+    attributes: Mapping[str, Scalar] | None,
+    chunking: Mapping[str, Any] | None = None,
 ) -> Document:
     """Put a file into a store under a source name (None: the one that it has there, else its id), to be ingested.
 
     A document that already has the source is replaced: its present version answers, with its present attributes, until
-    the new one is published. With the very same bytes it is left as it is, unless it failed or was cancelled.
+    the new one is published. With the very same bytes it is left as it is, unless it failed, was cancelled or is to be
+    split in another way. `attributes` and `chunking` None leave those that are there.
 
     Raises ChangeRequest (`file_in_store`) for a file that stands in the store under another source: a store holds a
     file once, or its id would name two documents.
@@ -41,14 +47,17 @@ def put_document(
             "file_id": file.id,
             "source": source,
             "attributes": dict(attributes or {}),
+            "chunking": _own_chunking(store, chunking),
             "state": "queued",
             "created_at": now,
             "updated_at": now,
         }
         connection.execute(sa.insert(schema.documents).values(values))
     else:
+        own = found.chunking if chunking is None else _own_chunking(store, chunking)
         same = found.blob == file.blob and found.filename == file.filename
-        connection.execute(sa.update(schema.documents).where(_documents.id == found.id).values(file_id=file.id))
+        values = {"file_id": file.id, "chunking": own}
+        connection.execute(sa.update(schema.documents).where(_documents.id == found.id).values(values))
         if same:
             # What answers goes by the new file too: the old one may be deleted.
             versions = schema.versions
@@ -56,7 +65,7 @@ def put_document(
             connection.execute(
                 sa.update(versions).where(mine, versions.c.retired_seq.is_(None)).values(file_id=file.id)
             )
-        if not same or found.state in ("failed", "cancelled"):
+        if not same or own != found.chunking or found.state in ("failed", "cancelled"):
             _restart(connection, found.id, "queued")
     document = find_document(connection, store.id, source)
     assert document is not None
@@ -95,10 +104,16 @@ def get_documents(connection: Connection, ids: Sequence[int]) -> list[Document]:
 
 
 def list_documents(
-    connection: Connection, store: Store, page: PageRequest, states: Sequence[State] | None = None
+    connection: Connection,
+    store: Store,
+    page: PageRequest,
+    states: Sequence[State] | None = None,
+    within: sa.Select[tuple[int]] | None = None,
 ) -> Page[Document]:
-    """A store's documents, one page of them, in the order in which they came."""
+    """A store's documents (of those numbered `within`), one page of them, in the order in which they came."""
     query = _select().where(_documents.store_id == store.id)
+    if within is not None:
+        query = query.where(_documents.id.in_(within))
     if states is not None:
         query = query.where(_documents.state.in_(states))
     rows, more = page_rows(connection, query, _documents.id, schema.files.c.public_id, page)
@@ -124,6 +139,11 @@ def documents_of_file(connection: Connection, file_id: int) -> list[Document]:
         *(_document(row) for row in connection.execute(newest)),
         *(_document(row) for row in connection.execute(replaced)),
     ]
+
+
+def documents_of_store(connection: Connection, store_id: int) -> list[Document]:
+    """Every document of a store."""
+    return [_document(row) for row in connection.execute(_select().where(_documents.store_id == store_id))]
 
 
 def set_attributes(connection: Connection, document: Document, attributes: Mapping[str, Scalar]) -> None:
@@ -267,6 +287,10 @@ def _answers(document_id: int | sa.Column[int]) -> sa.ColumnElement[bool]:
 
 def _newest_attributes() -> sa.ColumnElement[Any]:
     return sa.func.coalesce(_documents.next_attributes, _documents.attributes)
+
+
+def _own_chunking(store: Store, chunking: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    return None if chunking is None or chunking == store.chunking else dict(chunking)
 
 
 def _only_source(connection: Connection, store: Store, file: File, source: str | None) -> str:

@@ -17,8 +17,16 @@ from rag.catalog.paging import page_rows
 from rag.catalog.records import File, Page, PageRequest
 
 
-def add_file(connection: Connection, tenant: str, filename: str, purpose: str, blob: StoredBlob) -> File:
-    """Record an original whose bytes are in the blob store."""
+def add_file(
+    connection: Connection,
+    tenant: str,
+    filename: str,
+    purpose: str,
+    blob: StoredBlob,
+    expires_after: int | None = None,
+) -> File:
+    """Record an original whose bytes are in the blob store. It expires after so many seconds."""
+    now = int(time.time())
     values = {
         "public_id": f"file-{secrets.token_hex(12)}",
         "tenant": tenant,
@@ -27,7 +35,8 @@ def add_file(connection: Connection, tenant: str, filename: str, purpose: str, b
         "bytes": blob.size,
         "blob": blob.key,
         "owned": False,
-        "created_at": int(time.time()),
+        "created_at": now,
+        "expires_at": None if expires_after is None else now + expires_after,
     }
     made = connection.execute(sa.insert(schema.files).values(values)).inserted_primary_key
     assert made is not None
@@ -35,9 +44,9 @@ def add_file(connection: Connection, tenant: str, filename: str, purpose: str, b
 
 
 def get_file(connection: Connection, tenant: str, public_id: str) -> File:
-    """A file by its public id. Raises NotThere, also for another tenant's."""
+    """A file by its public id. Raises NotThere, also for another tenant's and for one that has expired."""
     query = sa.select(schema.files).where(schema.files.c.tenant == tenant, schema.files.c.public_id == public_id)
-    row = connection.execute(query).first()
+    row = connection.execute(query.where(~_expired())).first()
     if row is None:
         raise NotThere(f"There is no file {public_id!r}.", code="file_not_found", param="file_id")
     return _file(row)
@@ -45,7 +54,7 @@ def get_file(connection: Connection, tenant: str, public_id: str) -> File:
 
 def list_files(connection: Connection, tenant: str, page: PageRequest, purpose: str | None = None) -> Page[File]:
     """A tenant's files, one page of them."""
-    query = sa.select(schema.files).where(schema.files.c.tenant == tenant)
+    query = sa.select(schema.files).where(schema.files.c.tenant == tenant, ~_expired())
     if purpose is not None:
         query = query.where(schema.files.c.purpose == purpose)
     rows, more = page_rows(connection, query, schema.files.c.id, schema.files.c.public_id, page)
@@ -75,10 +84,19 @@ def orphans(connection: Connection, most: int = 256) -> list[File]:
     return [_file(row) for row in connection.execute(query.limit(most))]
 
 
+def expired_files(connection: Connection, most: int = 256) -> list[File]:
+    """Files of every tenant whose time has come."""
+    return [_file(row) for row in connection.execute(sa.select(schema.files).where(_expired()).limit(most))]
+
+
 def unknown_blobs(connection: Connection, keys: Sequence[str]) -> list[str]:
     """Which of these blobs are no file's bytes."""
     query = sa.select(schema.files.c.blob).where(schema.files.c.blob.in_(keys))
     return sorted(set(keys) - set(connection.execute(query).scalars()))
+
+
+def _expired() -> sa.ColumnElement[bool]:
+    return sa.and_(schema.files.c.expires_at.is_not(None), schema.files.c.expires_at <= int(time.time()))
 
 
 def _file(row: Row[Any]) -> File:
