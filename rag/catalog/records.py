@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
@@ -35,6 +36,11 @@ class Store:
         """When it expires unless it is used before."""
         days = self.expires_after_days
         return None if days is None else self.last_active_at + days * DAY
+
+    @property
+    def expired(self) -> bool:
+        """Whether it was not used for longer than it may be."""
+        return self.expires_at is not None and self.expires_at <= time.time()
 
 
 @dataclass(frozen=True)

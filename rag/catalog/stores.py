@@ -115,7 +115,7 @@ def touch_store(connection: Connection, store_id: int) -> None:
 
 def require_active(store: Store) -> None:
     """Raises ChangeRequest (`vector_store_expired`) for a store that was not used for longer than it may be."""
-    if store.expires_at is not None and store.expires_at <= time.time():
+    if store.expired:
         raise ChangeRequest(
             f"The vector store {store.public_id} has expired: it was not used for {store.expires_after_days} days. "
             "Make another one.",
