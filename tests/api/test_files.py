@@ -7,6 +7,7 @@ import io
 import httpx
 import pytest
 
+from api.schemas.files import PURPOSES
 from rag.settings import Settings
 from tests.api.running import RunningServer, refused, upload
 
@@ -120,6 +121,13 @@ def test_a_file_over_the_limit_is_refused_and_leaves_nothing(http: httpx.Client,
     answer = http.post("/v1/files", files={"file": ("big.txt", big)}, data={"purpose": "assistants"})
     refused(answer, 413, "file_too_large", "file")
     assert sorted(blobs.rglob("*")) == before
+
+
+def test_every_purpose_of_an_upload_is_answered_as_one_of_a_file(http: httpx.Client) -> None:
+    for purpose, shown in {**dict.fromkeys(PURPOSES, None), "evals": "user_data"}.items():
+        answer = http.post("/v1/files", files={"file": ("a.txt", b"x")}, data={"purpose": purpose}).json()
+        assert answer["purpose"] == (shown or purpose)
+        assert http.get("/v1/files", params={"purpose": purpose, "limit": 1}).json()["data"][0]["id"] == answer["id"]
 
 
 def test_an_empty_file_is_stored(http: httpx.Client) -> None:

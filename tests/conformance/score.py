@@ -60,16 +60,13 @@ def operations(document: Document) -> Iterator[tuple[str, str]]:
         yield from ((method, path) for method in METHODS if method in item)
 
 
-def score_groups(pinned: Document, ours: Document) -> dict[str, Score]:
-    """The score of each group."""
-    scores = {}
-    for group, prefix in GROUPS.items():
-        compared = Comparison(pinned, ours)
-        for method, path in operations(pinned):
-            if path.startswith(prefix):
-                compared.operation(method, path)
-        scores[group] = compared.score
-    return scores
+def score_group(pinned: Document, ours: Document, group: str) -> Score:
+    """The score of a group."""
+    compared = Comparison(pinned, ours)
+    for method, path in operations(pinned):
+        if path.startswith(GROUPS[group]):
+            compared.operation(method, path)
+    return compared.score
 
 
 class Comparison:
@@ -245,7 +242,8 @@ def _shown(values: frozenset[str] | None) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Print the scores, with `-v` every problem. Not 0 where one is too low."""
-    scores = score_groups(pinned_specification(), our_document())
+    pinned, ours = pinned_specification(), our_document()
+    scores = {group: score_group(pinned, ours, group) for group in GROUPS}
     for group, score in scores.items():
         if "-v" in arguments:
             print(*(f"  {problem}" for problem in score.problems), sep="\n")
