@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from rag.models import ModelAlias
-from rag.settings import Settings
 from rag.tokenizers import PromptCounter
-from tests.api.running import DOCUMENTS, Corpus, RunningServer, fill, refused
+from tests.api.running import DOCUMENTS, Corpus, RunningServer, refused
 from tests.fakes.openai_server import FakeOpenAI, Obey, Say
 
 SEARCH = "/v1/vector_stores/help/search"
@@ -80,27 +78,19 @@ def test_several_questions_are_searched_apart(http: httpx.Client, corpus: Corpus
     assert len({hit["chunk_id"] for hit in answer["data"]}) == 2
 
 
-def test_the_installations_model_words_the_query_anew(provider: FakeOpenAI, tmp_path: Path) -> None:
-    scripted = {
-        "provider": "openai",
-        "model": "gpt-4o",
-        "window": 8192,
-        "output_limit": 512,
-        "tokenizer": "o200k_base",
-        "base_url": provider.base_url,
-    }
-    settings = Settings(data=tmp_path, embedder="toy-384", model="scripted", models={"scripted": scripted})
-    with RunningServer(settings, jobs=True) as server, httpx.Client(base_url=server.url, timeout=30) as http:
-        fill(http, "help")
-        provider.chat(Say("charge the lamp"))
-        answer = http.post(SEARCH, json={"query": "zzz", "rewrite_query": True}).json()
-        assert answer["search_query"] == ["charge the lamp"]
-        assert answer["data"][0]["filename"] == "battery.md"
-        assert answer["data"] == http.post(SEARCH, json={"query": "charge the lamp"}).json()["data"]
-        provider.chat(Obey(lambda body: [body["messages"][-1]["content"].upper()]))
-        provider.chat(Obey(lambda body: [body["messages"][-1]["content"].upper()]))
-        both = http.post(SEARCH, json={"query": ["kettle", "boat"], "rewrite_query": True}).json()
-        assert both["search_query"] == ["KETTLE", "BOAT"]
+def test_the_installations_model_words_the_query_anew(
+    http: httpx.Client, corpus: Corpus, server: RunningServer, provider: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.app.state.backend.models, "_default", "scripted")
+    provider.chat(Say("charge the lamp"))
+    answer = http.post(SEARCH, json={"query": "zzz", "rewrite_query": True}).json()
+    assert answer["search_query"] == ["charge the lamp"]
+    assert answer["data"][0]["filename"] == "battery.md"
+    assert answer["data"] == http.post(SEARCH, json={"query": "charge the lamp"}).json()["data"]
+    loud = Obey(lambda body: [body["messages"][-1]["content"].upper()])
+    provider.chat(loud, loud)
+    both = http.post(SEARCH, json={"query": ["kettle", "boat"], "rewrite_query": True}).json()
+    assert both["search_query"] == ["KETTLE", "BOAT"]
 
 
 @pytest.mark.parametrize(

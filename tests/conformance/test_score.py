@@ -18,7 +18,7 @@ COMPLETE = ("Files", "Vector Stores", "Embeddings", "Models")
 """Groups that are served as a whole."""
 OURS_ONLY = re.compile(
     r"LastError\.detail|SearchHit\.(title|start|end|scores|version_id)|VectorStoreObject\.(description|chunking_strategy)"
-    r"|CreateStoreFile\.source|StoreFileObject\.(filename|source|progress)|.*\.mode"
+    r"|UpdateVectorStore\.description|CreateStoreFile\.source|StoreFileObject\.(filename|source|progress)|.*\.mode"
 )
 """Fields of ours that have the name of one of OpenAI's elsewhere."""
 

@@ -336,9 +336,13 @@ HOSTILE: dict[str, tuple[Callable[[Members], Members], str, str]] = {
     ),
     "a failure without a reason": (
         lambda m: lines(m, "documents.jsonl", lambda r: r[0].update(state="failed")),
-        lambda m: lines(m, "documents.jsonl", lambda r: r[0].update(chunking={"type": "static"})),
         "bad_archive",
         "why",
+    ),
+    "a way of splitting without sizes": (
+        lambda m: lines(m, "documents.jsonl", lambda r: r[0].update(chunking={"type": "static"})),
+        "bad_archive",
+        "chunking",
     ),
     "a version twice": (
         lambda m: lines(m, "versions.jsonl", lambda r: r.append(dict(r[0], id=999))),
