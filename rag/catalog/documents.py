@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -52,7 +53,7 @@ def put_document(
             "created_at": now,
             "updated_at": now,
         }
-        connection.execute(sa.insert(schema.documents).values(values))
+        connection.execute(sa.insert(schema.documents), values)
     else:
         own = found.chunking if chunking is None else _own_chunking(store, chunking)
         same = found.blob == file.blob and found.filename == file.filename
@@ -77,7 +78,7 @@ def put_document(
 
 def find_document(connection: Connection, store_id: int, source: str) -> Document | None:
     """The document of a store that has this source name, if any."""
-    row = connection.execute(_select().where(_documents.store_id == store_id, _documents.source == source)).first()
+    row = connection.execute(_by_source(), {"store": store_id, "name": source}).first()
     return None if row is None else _document(row)
 
 
@@ -294,10 +295,8 @@ def _own_chunking(store: Store, chunking: Mapping[str, Any] | None) -> Mapping[s
 
 
 def _only_source(connection: Connection, store: Store, file: File, source: str | None) -> str:
-    newest = sa.select(_documents.source).where(_documents.store_id == store.id, _documents.file_id == file.id)
-    replaced = _replaced_documents().with_only_columns(_documents.source)
-    replaced = replaced.where(_documents.store_id == store.id, _versions.file_id == file.id)
-    held = connection.execute(newest).scalar() or connection.execute(replaced).scalar()
+    place = {"store": store.id, "file": file.id}
+    held = next((name for query in _sources_held() for name in connection.execute(query, place).scalars()), None)
     if held is None or source in (None, held):
         return held or source or file.public_id
     raise ChangeRequest(
@@ -339,6 +338,21 @@ def _replaced_documents() -> sa.Select[Any]:
         .join(schema.files, schema.files.c.id == _versions.file_id)
         .where(_versions.file_id != _documents.file_id)
     )
+
+
+@cache
+def _by_source() -> sa.Select[Any]:
+    # Built once: putting it together costs more than running it, and a batch of files asks thousands of times.
+    return _select().where(_documents.store_id == sa.bindparam("store"), _documents.source == sa.bindparam("name"))
+
+
+@cache
+def _sources_held() -> tuple[sa.Select[tuple[str]], sa.Select[tuple[str]]]:
+    """Under which source a store holds a file: as the newest upload, or as what answers until that is published."""
+    store, file = sa.bindparam("store"), sa.bindparam("file")
+    newest = sa.select(_documents.source).where(_documents.store_id == store, _documents.file_id == file)
+    replaced = _replaced_documents().with_only_columns(_documents.source)
+    return newest, replaced.where(_documents.store_id == store, _versions.file_id == file)
 
 
 def _select() -> sa.Select[Any]:

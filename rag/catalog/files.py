@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -45,8 +46,8 @@ def add_file(
 
 def get_file(connection: Connection, tenant: str, public_id: str) -> File:
     """A file by its public id. Raises NotThere, also for another tenant's and for one that has expired."""
-    query = sa.select(schema.files).where(schema.files.c.tenant == tenant, schema.files.c.public_id == public_id)
-    row = connection.execute(query.where(~_expired())).first()
+    values = {"tenant": tenant, "public_id": public_id, "now": int(time.time())}
+    row = connection.execute(_by_public_id(), values).first()
     if row is None:
         raise NotThere(f"There is no file {public_id!r}.", code="file_not_found", param="file_id")
     return _file(row)
@@ -95,8 +96,17 @@ def unknown_blobs(connection: Connection, keys: Sequence[str]) -> list[str]:
     return sorted(set(keys) - set(connection.execute(query).scalars()))
 
 
-def _expired() -> sa.ColumnElement[bool]:
-    return sa.and_(schema.files.c.expires_at.is_not(None), schema.files.c.expires_at <= int(time.time()))
+@cache
+def _by_public_id() -> sa.Select[Any]:
+    # Built once, as a batch of files asks thousands of times.
+    files = schema.files.c
+    mine = files.tenant == sa.bindparam("tenant"), files.public_id == sa.bindparam("public_id")
+    return sa.select(schema.files).where(*mine, ~_expired(sa.bindparam("now")))
+
+
+def _expired(now: sa.ColumnElement[int] | int | None = None) -> sa.ColumnElement[bool]:
+    expires = schema.files.c.expires_at
+    return sa.and_(expires.is_not(None), expires <= (int(time.time()) if now is None else now))
 
 
 def _file(row: Row[Any]) -> File:

@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.running import Corpus, finished, refused, upload, wait_for
+from rag.catalog import files
+from tests.api.running import Corpus, RunningServer, finished, refused, upload, wait_for
 
 
 def _store(http: httpx.Client, name: str) -> str:
@@ -76,9 +77,9 @@ def test_each_file_of_a_batch_can_have_its_own_attributes_and_sizes(http: httpx.
     store = _store(http, "each")
     one, two = upload(http, "1.txt", "one " * 600), upload(http, "2.txt", "two " * 600)
     static = {"type": "static", "static": {"max_chunk_size_tokens": 100, "chunk_overlap_tokens": 0}}
-    files = [{"file_id": one, "attributes": {"n": 1}, "chunking_strategy": static}, {"file_id": two}]
+    each = [{"file_id": one, "attributes": {"n": 1}, "chunking_strategy": static}, {"file_id": two}]
     # What is said of all is for `file_ids` only.
-    batch = _batch(http, store, files=files, attributes={"n": 9})
+    batch = _batch(http, store, files=each, attributes={"n": 9})
     assert _ended(http, store, batch["id"])["file_counts"]["completed"] == 2
     first, second = finished(http, store, one), finished(http, store, two)
     assert (first["attributes"], first["chunking_strategy"]) == ({"n": 1}, static)
@@ -97,9 +98,9 @@ def test_a_batch_of_which_everything_fails_has_failed(http: httpx.Client, bad_fi
 def test_a_batch_that_waits_is_cancelled_as_a_whole(keyed: httpx.Client) -> None:
     # This server runs no jobs, so what is queued stays queued.
     store = _store(keyed, "cancelled")
-    files = [upload(keyed, f"{n}.txt", f"text {n}") for n in range(3)]
+    waiting = [upload(keyed, f"{n}.txt", f"text {n}") for n in range(3)]
     other = upload(keyed, "other.txt", "of another batch")
-    batch, beside = _batch(keyed, store, file_ids=files), _batch(keyed, store, file_ids=[other])
+    batch, beside = _batch(keyed, store, file_ids=waiting), _batch(keyed, store, file_ids=[other])
     assert (batch["status"], batch["file_counts"]["in_progress"]) == ("in_progress", 3)
     path = f"/v1/vector_stores/{store}/file_batches/{batch['id']}"
     for _ in range(2):  # the second time it is as it is
@@ -112,18 +113,18 @@ def test_a_batch_that_waits_is_cancelled_as_a_whole(keyed: httpx.Client) -> None
     refused(keyed.get(path), 404, "vector_store_not_found", "vector_store_id")
 
 
-def test_two_thousand_files_go_at_once(keyed: httpx.Client) -> None:
+def test_two_thousand_files_go_at_once_and_no_more(keyed: httpx.Client, locked: RunningServer) -> None:
     store = _store(keyed, "many")
-    backend = keyed.get("/v1/status")
-    assert backend.json()["runs_jobs"] is False
-    files = [upload(keyed, f"{n}.txt", f"text {n}") for n in range(20)]
-    refused(
-        keyed.post(f"/v1/vector_stores/{store}/file_batches", json={"file_ids": ["file-x"] * 2001}),
-        400,
-        "invalid_value",
-        "file_ids",
-    )
-    assert _batch(keyed, store, file_ids=files * 100)["file_counts"]["total"] == 20
+    backend = locked.app.state.backend
+    blob = backend.blobs.put([b"text"])
+    with backend.database.write() as connection:
+        ids = [files.add_file(connection, "default", f"{n}", "assistants", blob).public_id for n in range(2001)]
+    path = f"/v1/vector_stores/{store}/file_batches"
+    refused(keyed.post(path, json={"file_ids": ids}), 400, "invalid_value", "file_ids")
+    refused(keyed.post(path, json={"files": [{"file_id": n} for n in ids]}), 400, "invalid_value", "files")
+    batch = _batch(keyed, store, file_ids=ids[:2000])
+    assert batch["file_counts"]["in_progress"] == 2000
+    assert keyed.post(f"{path}/{batch['id']}/cancel").json()["file_counts"]["cancelled"] == 2000
     keyed.delete(f"/v1/vector_stores/{store}")
 
 
