@@ -347,12 +347,12 @@ def _by_source() -> sa.Select[Any]:
 
 
 @cache
-def _sources_held() -> tuple[sa.Select[tuple[str]], sa.Select[tuple[str]]]:
+def _sources_held() -> tuple[sa.Select[Any], sa.Select[Any]]:
     """Under which source a store holds a file: as the newest upload, or as what answers until that is published."""
-    store, file = sa.bindparam("store"), sa.bindparam("file")
-    newest = sa.select(_documents.source).where(_documents.store_id == store, _documents.file_id == file)
+    mine = _documents.store_id == sa.bindparam("store")
+    newest = sa.select(_documents.source).where(mine, _documents.file_id == sa.bindparam("file"))
     replaced = _replaced_documents().with_only_columns(_documents.source)
-    return newest, replaced.where(_documents.store_id == store, _versions.file_id == file)
+    return newest, replaced.where(mine, _versions.file_id == sa.bindparam("file"))
 
 
 def _select() -> sa.Select[Any]:
