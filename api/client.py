@@ -46,7 +46,7 @@ class Client:
     def models(self) -> list[Json]:
         """The language models that answer."""
         found: list[Json] = self._call("GET", "/v1/models")["data"]
-        return found
+        return [model for model in found if model["kind"] == "language_model"]
 
     # Stores
 

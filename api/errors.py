@@ -26,6 +26,7 @@ STATUS_OF_CODE = {
     "insufficient_scope": 403,
     "host_not_allowed": 403,
     "origin_not_allowed": 403,
+    "model_not_deletable": 403,
     "method_not_allowed": 405,
     "body_too_large": 413,
     "file_too_large": 413,

@@ -25,9 +25,10 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from typing import IO, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import TypedDict
 
 from indexes.errors import ChangeRequest, NotThere, TryLater, Unsupported
 from ingest.split import ChunkSettings
@@ -60,11 +61,26 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+class Sizes(TypedDict):
+    max_chunk_size_tokens: Annotated[int, Field(ge=1, le=4_096)]
+    chunk_overlap_tokens: Annotated[int, Field(ge=0)]
+
+
+class StaticChunking(TypedDict):
+    type: Literal["static"]
+    static: Sizes
+
+
+class AutoChunking(TypedDict):
+    type: Literal["auto"]
+
+
 class StorePart(Part):
     name: str = Field(min_length=1)
     description: str | None
     metadata: dict[str, str]
-    chunking: dict[str, Any]
+    chunking: AutoChunking | StaticChunking
+    expires_after_days: int | None = Field(default=None, ge=1)
 
 
 class SpacePart(Part):
@@ -112,6 +128,7 @@ class FileLine(Part):
     blob: str = Field(pattern="^[0-9a-f]{64}$")
     owned: bool
     created_at: int
+    expires_at: int | None = None
 
 
 class DocumentLine(Part):
@@ -121,6 +138,7 @@ class DocumentLine(Part):
     attributes: Attributes
     permissions: list[str] = []
     next_permissions: list[str] | None = None
+    chunking: AutoChunking | StaticChunking | None = None
     state: Literal["completed", "failed", "cancelled", "queued"]
     error_code: str | None = Field(max_length=32)
     error_message: str | None

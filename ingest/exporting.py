@@ -63,7 +63,8 @@ def _export(backend: Backend, store: Store, path: Path, tell: Progress) -> Count
                     name=store.name,
                     description=store.description,
                     metadata=dict(store.metadata),
-                    chunking=dict(store.chunking),
+                    chunking=store.chunking,  # type: ignore[arg-type]
+                    expires_after_days=store.expires_after_days,
                 ),
                 space=archive.SpacePart(fingerprint=space.fingerprint, definition=space, calibration=calibration or {}),
                 embedder=archive.EmbedderPart(alias=generation.embedder, build=generation.build),

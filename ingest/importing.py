@@ -136,6 +136,7 @@ def _begin(backend: Backend, manifest: Manifest, name: str, alias: str) -> Store
             description=told.description,
             metadata=told.metadata,
             chunking=told.chunking,
+            expires_after_days=told.expires_after_days,
         )
 
 
@@ -339,9 +340,17 @@ def _some(items: Iterable[Item], most: int, size: Callable[[Item], int] = lambda
 
 
 def _document_row(line: DocumentLine, file_id: int) -> dict[str, Any]:
-    row = line.model_dump(
-        include={"source", "attributes", "permissions", "next_permissions", "state", "created_at", "updated_at"}
-    )
+    copied = {
+        "source",
+        "attributes",
+        "permissions",
+        "next_permissions",
+        "chunking",
+        "state",
+        "created_at",
+        "updated_at",
+    }
+    row = line.model_dump(include=copied)
     return {**row, "file_id": file_id}
 
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+from sqlalchemy.engine import Connection
 
 from indexes.errors import ChangeRequest, TryLater
 from ingest import indexing
 from ingest.split import ChunkSettings
 from rag.access import Caller
 from rag.backend import Backend
-from rag.catalog import chunks, documents, files, folders, purge, stores
-from rag.catalog.records import Document, File, Folder, Store
+from rag.catalog import chunks, documents, file_batches, files, folders, purge, stores
+from rag.catalog.records import Document, File, FileBatch, Folder, Store
 from rag.context import Scalar
 from rag.embedders import Embedder
 from rag.spaces import require_same_space
@@ -36,6 +38,7 @@ class NewDocument:
     one that the file has there already, else its id.
     `owned` lets the file go with the last document that stands on it. `attributes` and `permissions` (tags) None leave
     those that are there.
+    `chunking` is a strategy of the document's own, in the shape of a store's; None leaves the one that is there.
     """
 
     file: File
@@ -43,6 +46,7 @@ class NewDocument:
     attributes: Mapping[str, Scalar] | None = None
     owned: bool = False
     permissions: Sequence[str] | None = None
+    chunking: Mapping[str, Any] | None = None
 
 
 def create_store(
@@ -53,6 +57,7 @@ def create_store(
     metadata: Mapping[str, str] | None = None,
     chunking: Mapping[str, Any] | None = None,
     embedder: str | None = None,
+    expires_after_days: int | None = None,
     only_if_absent: bool = False,
 ) -> Store:
     """Make an empty store with a live generation over the given embedder (an alias; else the configured one).
@@ -74,6 +79,7 @@ def create_store(
         space = backend.space(backend.live_generation(there))
         require_same_space(space, opened.space, f"The vector store {there.name!r}")
         return there
+    chunking = None if chunking is None else effective_chunking(chunking, opened)
     split = chunk_settings(backend, chunking, opened)
     space_id = backend.ensure_space(opened)
     with backend.database.write() as connection:
@@ -87,6 +93,7 @@ def create_store(
             description=description,
             metadata=metadata,
             chunking=chunking,
+            expires_after_days=expires_after_days,
         )
         values = {
             "space_id": space_id,
@@ -109,53 +116,117 @@ def _store_there(backend: Backend, name: str) -> Store | None:
 
 
 def update_store(backend: Backend, store: Store, changes: Mapping[str, Any]) -> Store:
-    """Change the `name`, `description` or `metadata` of a store."""
+    """Change the `name`, `description`, `metadata` or `expires_after_days` (None: never) of a store.
+
+    Raises ChangeRequest (`vector_store_expired`) where it is too late for the last of these.
+    """
+    if "expires_after_days" in changes:
+        stores.require_active(store)
     with backend.database.write() as connection:
         return stores.update_store(connection, store, changes)
 
 
 def chunk_settings(backend: Backend, chunking: Mapping[str, Any] | None, embedder: Embedder) -> ChunkSettings:
-    """How a store with this strategy is split. A static size above the embedder's limit is capped to it."""
+    """How documents with this strategy are split."""
     configured = backend.settings.ingest
     values: dict[str, Any] = {"max_tokens": configured.chunk_tokens}
     if configured.chunk_overlap_tokens is not None:
         values["overlap_tokens"] = configured.chunk_overlap_tokens
     if chunking is not None and chunking.get("type") == "static":
-        static = chunking["static"]
-        values["max_tokens"] = min(static["max_chunk_size_tokens"], embedder.limit)
-        values["overlap_tokens"] = min(static["chunk_overlap_tokens"], values["max_tokens"] // 2)
+        static = effective_chunking(chunking, embedder)["static"]
+        values["max_tokens"] = static["max_chunk_size_tokens"]
+        values["overlap_tokens"] = static["chunk_overlap_tokens"]
     return ChunkSettings(**values)
 
 
-def upload(backend: Backend, filename: str, purpose: str, pieces: Iterable[bytes]) -> File:
-    """Store an original, durably. Raises ChangeRequest (`file_too_large`) and TryLater (`storage_full`)."""
+def effective_chunking(chunking: Mapping[str, Any], embedder: Embedder) -> Mapping[str, Any]:
+    """A strategy as it can be carried out. A static size, which the heading in front of a chunk is part of, is at most
+    what the embedder reads."""
+    if chunking["type"] != "static":
+        return chunking
+    size = min(chunking["static"]["max_chunk_size_tokens"], embedder.limit)
+    overlap = min(chunking["static"]["chunk_overlap_tokens"], size // 2)
+    return {**chunking, "static": {"max_chunk_size_tokens": size, "chunk_overlap_tokens": overlap}}
+
+
+def document_settings(
+    backend: Backend, of_set: ChunkSettings, chunking: Mapping[str, Any] | None, embedder: Embedder
+) -> ChunkSettings:
+    """How a document is split within a chunk set: with the set's sizes, or with its own."""
+    if chunking is None:
+        return of_set
+    own = chunk_settings(backend, chunking, embedder)
+    return replace(of_set, max_tokens=own.max_tokens, overlap_tokens=own.overlap_tokens)
+
+
+def upload(
+    backend: Backend, filename: str, purpose: str, pieces: Iterable[bytes], expires_after: int | None = None
+) -> File:
+    """Store an original, durably; for so many seconds where a time is given.
+
+    Raises ChangeRequest (`file_too_large`) and TryLater (`storage_full`)."""
     most = backend.settings.ingest.max_file_mb << 20
     blob = backend.blobs.put(_bounded(pieces, most, filename))
     with backend.database.write(shared=True) as connection:
         # Another caller may have deleted the last file with the same bytes since they were put.
         if not backend.blobs.exists(blob.key):
             raise TryLater("The same file was being deleted; send it again.", code="conflict", retry_after=0.1)
-        return files.add_file(connection, backend.caller, filename, purpose, blob)
+        return files.add_file(connection, backend.caller, filename, purpose, blob, expires_after)
 
 
 def attach(backend: Backend, store: Store, new: Sequence[NewDocument]) -> list[Document]:
     """Put files into a store, all or none, and queue them. Returns their documents in the same order.
 
-    Raises NotThere when the store or a file has been deleted meanwhile, and ChangeRequest (`file_in_store`).
+    Raises NotThere when the store or a file has been deleted meanwhile, and ChangeRequest (`file_in_store`,
+    `vector_store_expired`).
     """
+    new = _as_effective(backend, store, new)
     with backend.database.write() as connection:
-        stores.get_store(connection, store.tenant, store.public_id)
-        put = []
-        for item in new:
-            files.get_file(connection, backend.caller, item.file.public_id)
-            put.append(
-                documents.put_document(
-                    connection, backend.caller, store, item.file, item.source, item.attributes, item.permissions
-                )
-            )
-            if item.owned:
-                files.own_file(connection, item.file.id)
+        put = _put(backend, connection, store, new)
     backend.work_waiting.set()
+    return put
+
+
+def attach_batch(backend: Backend, store: Store, new: Sequence[NewDocument]) -> FileBatch:
+    """The same for files that are to be asked after and cancelled together."""
+    new = _as_effective(backend, store, new)
+    with backend.database.write() as connection:
+        put = _put(backend, connection, store, new)
+        batch = file_batches.create_batch(connection, store, [document.id for document in put])
+    backend.work_waiting.set()
+    return batch
+
+
+def cancel_batch(backend: Backend, store: Store, batch: FileBatch) -> FileBatch | None:
+    """Stop work on the documents of a batch. None when there is none to stop."""
+    with backend.database.write() as connection:
+        if not file_batches.cancel(connection, backend.caller, batch):
+            return None
+    sweep(backend)
+    with backend.database.read() as connection:
+        return file_batches.get_batch(connection, store, batch.public_id)
+
+
+def _as_effective(backend: Backend, store: Store, new: Sequence[NewDocument]) -> list[NewDocument]:
+    if all(item.chunking is None for item in new):
+        return list(new)
+    embedder = backend.embedder(backend.live_generation(store))
+    return [
+        item if item.chunking is None else replace(item, chunking=effective_chunking(item.chunking, embedder))
+        for item in new
+    ]
+
+
+def _put(backend: Backend, connection: Connection, store: Store, new: Sequence[NewDocument]) -> list[Document]:
+    stores.require_active(stores.get_store(connection, store.tenant, store.public_id))
+    stores.touch_store(connection, store.id)
+    put = []
+    for item in new:
+        files.get_file(connection, backend.caller, item.file.public_id)
+        named = item.file, item.source, item.attributes, item.permissions, item.chunking
+        put.append(documents.put_document(connection, backend.caller, store, *named))
+        if item.owned:
+            files.own_file(connection, item.file.id)
     return put
 
 

@@ -15,7 +15,7 @@ from indexes.errors import ChangeRequest, RagError, TryLater
 from ingest import indexing
 from ingest.document import ParsedDocument
 from ingest.failures import DocumentFailure
-from ingest.intake import drop_blobs, sweep
+from ingest.intake import document_settings, drop_blobs, sweep
 from ingest.sandbox import ParserPool
 from ingest.split import ChunkSettings, ChunkSpan, embedding_text, split_document
 from rag.backend import Backend
@@ -130,7 +130,8 @@ class Pipeline:
             parsed = self._parse(document)
             if not self._advance(document, "splitting"):
                 return
-            self._write_chunks(document, generation, parsed, _split(parsed, embedder, settings))
+            own = document_settings(self._backend, settings, document.chunking, embedder)
+            self._write_chunks(document, generation, parsed, _split(parsed, embedder, own))
         except DocumentFailure as failure:
             # A parser that was stopped says so as a failure of the file.
             self._go_on(failure)

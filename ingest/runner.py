@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from indexes.errors import RagError, TryLater
 from ingest import indexing
+from ingest.expiry import expire
 from ingest.importing import sweep_imports
 from ingest.intake import sweep, sweep_blobs
 from ingest.pipeline import Pipeline, is_passing
@@ -33,7 +34,7 @@ from rag.catalog import batches, documents
 LOOK_EVERY = 0.25
 """Seconds between two looks at the queue when nobody rings."""
 SETTLE_EVERY = 5.0
-"""Seconds between two looks at what the engines are still to be told."""
+"""Seconds between two looks at what the engines are still to be told, and at what has expired."""
 COMPARE_EVERY = 600.0
 """Seconds between two comparisons of what the engines hold with the catalog."""
 STEP_WAIT = 0.5
@@ -278,11 +279,13 @@ class Runner:
             pass
 
     def _settle(self) -> None:
-        """Now and then, tell the engines what could not be told them when it happened, and see what they hold."""
+        """Now and then, tell the engines what could not be told them when it happened, see what they hold, and take out
+        what has expired."""
         if time.monotonic() - self._settled > SETTLE_EVERY:
             self._settled = time.monotonic()
             with self._noticing_loss():
                 indexing.settle(self._backend)
+            expire(self._backend)
         if self._engine_lost.is_set() or time.monotonic() - self._compared > COMPARE_EVERY:
             sweep(self._backend)
             self._compare()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from indexes import require_keyword_index, require_vector_index
 from indexes.errors import ChangeRequest, TryLater, Unsupported
 from rag.access import Caller
+from rag.activity import Activity
 from rag.blobs import BlobStore, open_blobs, require_blobs
 from rag.blobs import place_of as blobs_place
 from rag.catalog import stores
@@ -81,6 +82,7 @@ class Backend:
         self.database.blobs = blobs_place(secret(settings.blobs))
         self.keys = Keys(self.database)
         self.texts = Texts(self.blobs)
+        self.activity = Activity(self.database)
         self.views = Views(self.database, self.folder / "views", self.space, settings.views.memory_mb << 20)
         self.remotes = RemoteIndexes(
             settings.qdrant, self.folder / "qdrant", self.database, lambda space_id: self._space_row(space_id)[0]
@@ -150,6 +152,7 @@ class Backend:
     async def close(self) -> None:
         """Release everything. Idempotent."""
         await self.models.close()
+        self.activity.close()
         self.views.close()
         self.remotes.close()
         self.embedders.close()

@@ -13,8 +13,19 @@ from sqlalchemy.engine import Connection
 from indexes.errors import ChangeRequest
 from rag.access import Caller
 from rag.backend import Backend
-from rag.catalog import batches, documents, files, folders, stores
-from rag.catalog.records import Counts, Document, File, Folder, Generation, Page, PageRequest, State, Store
+from rag.catalog import batches, documents, file_batches, files, folders, stores
+from rag.catalog.records import (
+    Counts,
+    Document,
+    File,
+    FileBatch,
+    Folder,
+    Generation,
+    Page,
+    PageRequest,
+    State,
+    Store,
+)
 from rag.keys import is_operator
 
 
@@ -46,6 +57,12 @@ def get_file(backend: Backend, file_id: str) -> File:
     """A file by its public id. Raises NotThere."""
     with backend.database.read() as connection:
         return files.get_file(connection, backend.caller, file_id)
+
+
+def get_files(backend: Backend, file_ids: Sequence[str]) -> list[File]:
+    """Files by their public ids, in the same order. Raises NotThere when one of them is not there."""
+    with backend.database.read() as connection:
+        return [files.get_file(connection, backend.caller, file_id) for file_id in file_ids]
 
 
 def original(backend: Backend, file: File) -> Iterator[bytes]:
@@ -92,6 +109,26 @@ def get_document(backend: Backend, store: Store, file_id: str) -> Document:
     """The document of a store that stands on this file. Raises NotThere."""
     with backend.database.read() as connection:
         return documents.get_document(connection, backend.caller, store, file_id)
+
+
+def get_file_batch(backend: Backend, store: Store, batch_id: str) -> FileBatch:
+    """A file batch of a store. Raises NotThere."""
+    with backend.database.read() as connection:
+        return file_batches.get_batch(connection, store, batch_id)
+
+
+def count_file_batch(backend: Backend, batch: FileBatch) -> Counts:
+    """Where the documents of a file batch stand."""
+    with backend.database.read() as connection:
+        return file_batches.count_documents(connection, backend.caller, batch)
+
+
+def list_file_batch(
+    backend: Backend, store: Store, batch: FileBatch, page: PageRequest, states: Sequence[State] | None = None
+) -> Page[Document]:
+    """The documents of a file batch, one page of them. Raises ChangeRequest (`bad_cursor`)."""
+    with backend.database.read() as connection:
+        return file_batches.list_documents(connection, backend.caller, store, batch, page, states)
 
 
 def list_folders(backend: Backend, store: Store) -> list[Folder]:

@@ -19,6 +19,7 @@ from rag.backend import Backend
 from rag.catalog import chunks, seen
 from rag.catalog.chunks import StoredChunk
 from rag.catalog.records import Generation, Store
+from rag.catalog.stores import require_active
 from rag.context import Candidate
 from rag.embedders import Embedder
 from rag.fusion import Scored, best_first, fuse_rrf, fuse_scaled, merge_by_rank
@@ -89,10 +90,13 @@ def retrieve(backend: Backend, stores: Sequence[Store], question: str, options: 
 
     A document that is replaced or deleted while this runs is looked for again, so that one version of it is found.
     Stores in the same vector space are ranked together; those of different spaces apart, merged by rank.
-    Raises ChangeRequest for an empty question or a filter that fits no document.
+    Raises ChangeRequest for an empty question, a filter that fits no document, or a store that has expired.
     """
     if not question.strip():
         raise ChangeRequest("The question is empty. Ask something.", code="empty_query", param="query")
+    for store in stores:
+        require_active(store)
+    backend.activity.used(stores)
     clock = _Clock()
     changes, factor = 0, 1
     while True:

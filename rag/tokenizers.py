@@ -183,6 +183,20 @@ class OpenAITokenizer:
         pieces = self._control.split(text)
         return len(pieces) - 1 + sum(self.count(piece) for piece in pieces if piece)
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of these tokens. Raises ChangeRequest (`invalid_token`) where an id is unknown or they are no text.
+
+        Worked out from the tokens' bytes: the engine's own decoding ends the process at an unknown id.
+        """
+        tokens = _token_bytes(self.name)
+        try:
+            return b"".join([tokens[number] for number in ids]).decode()
+        except (KeyError, UnicodeDecodeError) as error:
+            what = f"{error.args[0]} is no token" if isinstance(error, KeyError) else "they end amid a character"
+            raise ChangeRequest(
+                f"The token ids are no text of {self.name}: {what}. Send the text itself.", code="invalid_token"
+            ) from error
+
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """The span of each token in characters, worked out from the tokens' bytes."""
         text = plain(text)
@@ -193,13 +207,20 @@ class OpenAITokenizer:
 @functools.cache
 def _token_lengths(encoding: str) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The number of bytes of each token id."""
+    tokens = _token_bytes(encoding)
+    lengths = np.zeros(1 + max(tokens), dtype=np.int64)
+    for number, token in tokens.items():
+        lengths[number] = len(token)
+    return lengths
+
+
+@functools.cache
+def _token_bytes(encoding: str) -> dict[int, bytes]:
+    """The bytes of each token id."""
     (folder,) = _bpe_openai_folders()
     with gzip.open(Path(folder) / "data" / f"{encoding}.tiktoken.gz", "rb") as table:
         tokens = [line.split() for line in table if line.strip()]
-    lengths = np.zeros(1 + max(int(rank) for _, rank in tokens), dtype=np.int64)
-    for token, rank in tokens:
-        lengths[int(rank)] = len(base64.b64decode(token))
-    return lengths
+    return {int(rank): base64.b64decode(token) for token, rank in tokens}
 
 
 def _bpe_openai_engine() -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,3 +22,12 @@ def shared_data(name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"public data set {name!r} is not at {data_root()} (set RAG_TEST_DATA)")
     return folder
+
+
+def pinned_specification() -> dict[str, Any]:
+    """OpenAI's specification, the part that is served here. Skips the calling test, saying why, where it is absent."""
+    file = data_root().parent / "openapi" / "openai-subset.json"
+    if not file.is_file():
+        pytest.skip(f"the pinned specification is not at {file} (set RAG_TEST_DATA to the folder beside its own)")
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found

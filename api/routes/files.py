@@ -8,12 +8,14 @@ from urllib.parse import quote
 
 import anyio.to_thread
 from fastapi import Query, Request
+from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.responses import StreamingResponse
 
 from api.dependencies import OpenBackend, new_router, requires
-from api.schemas.common import Deleted, ListOf, list_of
-from api.schemas.files import PURPOSES, FileObject, file_object
+from api.schemas.common import Cursor, ListOf, NotNull, list_of
+from api.schemas.files import PURPOSES, DeletedFile, FileExpiresAfter, FileObject, file_object
+from api.strict_json import parse_json
 from indexes.errors import ChangeRequest, TryLater
 from ingest import intake
 from rag import listing
@@ -22,6 +24,8 @@ from rag.catalog.records import PageRequest
 
 PIECE = 1 << 20
 LONGEST_NAME = 1_000
+EXPIRY = "expires_after"
+FIELDS = ("file", "purpose", EXPIRY, f"{EXPIRY}[anchor]", f"{EXPIRY}[seconds]")
 
 router = new_router(tags=["files"])
 
@@ -36,10 +40,20 @@ _UPLOAD_BODY: dict[str, Any] = {
                     "properties": {
                         "file": {"type": "string", "format": "binary"},
                         "purpose": {"type": "string", "enum": list(PURPOSES)},
+                        "expires_after": FileExpiresAfter.model_json_schema(),
                     },
+                    "additionalProperties": False,
                 }
             }
         },
+    }
+}
+
+
+_BYTES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The bytes.",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
 
@@ -48,18 +62,18 @@ _UPLOAD_BODY: dict[str, Any] = {
 async def upload_file(request: Request, backend: OpenBackend) -> FileObject:
     """Store an original. It is searchable once it has been put into a vector store."""
     async with _form(request) as form:
-        file, purpose = _file_of(form), _purpose_of(form)
+        file, purpose, seconds = _file_of(form), _purpose_of(form), _seconds_of(form)
         assert file.filename is not None
-        return await anyio.to_thread.run_sync(_store, backend, file.filename, purpose, file.file)
+        return await anyio.to_thread.run_sync(_store, backend, file.filename, purpose, file.file, seconds)
 
 
 @router.get("/v1/files", dependencies=[requires("query", "ingest")])
 def list_files(
     backend: OpenBackend,
-    purpose: Annotated[str | None, Query(max_length=64)] = None,
+    purpose: Annotated[NotNull[str], Query(max_length=64)] = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
     order: Annotated[Literal["asc", "desc"], Query()] = "desc",
-    after: Annotated[str | None, Query(max_length=256)] = None,
+    after: Cursor = None,
 ) -> ListOf[FileObject]:
     """Uploaded files, newest first."""
     page = listing.list_files(backend, PageRequest(limit, order, after), purpose)
@@ -73,14 +87,19 @@ def get_file(file_id: str, backend: OpenBackend) -> FileObject:
 
 
 @router.delete("/v1/files/{file_id}", dependencies=[requires("ingest")])
-def delete_file(file_id: str, backend: OpenBackend) -> Deleted:
+def delete_file(file_id: str, backend: OpenBackend) -> DeletedFile:
     """Forget a file and take it out of every vector store."""
     file = listing.get_file(backend, file_id)
     intake.delete_file(backend, file)
-    return Deleted(id=file.public_id, object="file")
+    return DeletedFile(id=file.public_id)
 
 
-@router.get("/v1/files/{file_id}/content", response_class=StreamingResponse, dependencies=[requires("query")])
+@router.get(
+    "/v1/files/{file_id}/content",
+    response_class=StreamingResponse,
+    responses=_BYTES,
+    dependencies=[requires("query")],
+)
 def get_file_content(file_id: str, backend: OpenBackend) -> StreamingResponse:
     """The bytes as they were uploaded, always as a download: nothing of it may run in a browser."""
     file = listing.get_file(backend, file_id)
@@ -122,7 +141,7 @@ class _form:  # noqa: N801 - reads as a function where it is used
 
 def _file_of(form: FormData) -> UploadFile:
     for field in form:
-        if field not in ("file", "purpose"):
+        if field not in FIELDS:
             raise ChangeRequest(f"Unknown field {field!r}. Leave it out.", code="unknown_parameter", param=field)
     file = form.get("file")
     if not isinstance(file, UploadFile) or not file.filename:
@@ -148,8 +167,27 @@ def _purpose_of(form: FormData) -> str:
     return purpose
 
 
-def _store(backend: Backend, filename: str, purpose: str, content: BinaryIO) -> FileObject:
-    return file_object(intake.upload(backend, filename, purpose, _pieces(content)))
+def _seconds_of(form: FormData) -> int | None:
+    """After how long the file expires: two fields with brackets, as the SDKs send them, or one with JSON, as the
+    description of a form has it."""
+    given = form.get(EXPIRY)
+    parts = {name: form[f"{EXPIRY}[{name}]"] for name in ("anchor", "seconds") if f"{EXPIRY}[{name}]" in form}
+    if given is None and not parts:
+        return None
+    try:
+        if given is not None:
+            return FileExpiresAfter.model_validate(parse_json(str(given).encode())).seconds
+        return FileExpiresAfter.model_validate(parts, strict=False).seconds
+    except (ValidationError, ChangeRequest) as error:
+        raise ChangeRequest(
+            "'expires_after' has the anchor 'created_at' and from 3600 to 2592000 seconds.",
+            code="invalid_value",
+            param=EXPIRY,
+        ) from error
+
+
+def _store(backend: Backend, filename: str, purpose: str, content: BinaryIO, expires_after: int | None) -> FileObject:
+    return file_object(intake.upload(backend, filename, purpose, _pieces(content), expires_after))
 
 
 def _pieces(content: BinaryIO) -> Iterator[bytes]:

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import Depends
 
 from api.dependencies import OpenBackend, new_router, requires
-from api.schemas.common import Deleted, ListOf, list_of, paging
-from api.schemas.keys import CreateKey, KeyObject, NewKeyObject, UpdateKey, key_fields
+from api.schemas.common import ListOf, list_of, paging
+from api.schemas.keys import CreateKey, DeletedKey, KeyObject, NewKeyObject, UpdateKey, key_fields
 from indexes.errors import ChangeRequest
 from rag import keys
 from rag.access import Limits
@@ -53,9 +53,9 @@ def update_key(key_id: str, body: UpdateKey, backend: OpenBackend) -> KeyObject:
 
 
 @router.delete("/v1/keys/{key_id}", dependencies=[requires("admin")])
-def revoke_key(key_id: str, backend: OpenBackend) -> Deleted:
+def revoke_key(key_id: str, backend: OpenBackend) -> DeletedKey:
     """Let a key be good for nothing: at once in this process, within a second in others. It stays in the list."""
-    return Deleted(id=keys.revoke_key(backend, key_id).public_id, object="key.deleted")
+    return DeletedKey(id=keys.revoke_key(backend, key_id).public_id)
 
 
 def _values(body: dict[str, Any]) -> dict[str, Any]:

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+
+import anyio.to_thread
 
 from api.dependencies import NamedStore, OpenBackend, new_router, requires
 from api.schemas.search import SearchPage, SearchRequest, search_hit, search_options
+from rag.backend import Backend
+from rag.catalog.records import Store
 from rag.context import Candidate
 from rag.fusion import merge_by_rank
 from rag.retrieve import retrieve
+from rag.rewrite import rewrite
 
 router = new_router(tags=["search"])
 
 
 @router.post("/v1/vector_stores/{vector_store_id}/search", dependencies=[requires("query")])
-def search(body: SearchRequest, store: NamedStore, backend: OpenBackend) -> SearchPage:
+async def search(body: SearchRequest, store: NamedStore, backend: OpenBackend) -> SearchPage:
     """The best chunks for a question, or for several, searched apart and merged by rank."""
     queries = [body.query] if isinstance(body.query, str) else body.query
+    if body.rewrite_query:
+        queries = list(await asyncio.gather(*(rewrite(backend.models, query) for query in queries)))
+    return await anyio.to_thread.run_sync(_search, backend, store, body, queries)
+
+
+def _search(backend: Backend, store: Store, body: SearchRequest, queries: list[str]) -> SearchPage:
     threshold = body.ranking_options.score_threshold if body.ranking_options else None
     options = search_options(body, threshold)
     found = [retrieve(backend, [store], query, options).candidates for query in queries]
     hits = found[0] if len(found) == 1 else _merged(found, body.max_num_results or backend.settings.retrieval.top_k)
-    return SearchPage(search_query=queries, data=[search_hit(hit) for hit in hits])
+    return SearchPage(search_query=queries, data=[search_hit(hit) for hit in hits], next_page=None)
 
 
 def _merged(found: Sequence[Sequence[Candidate]], limit: int) -> list[Candidate]:

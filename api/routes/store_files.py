@@ -7,23 +7,22 @@ from typing import Annotated
 from fastapi import Depends, Query
 
 from api.dependencies import NamedStore, OpenBackend, new_router, requires
-from api.schemas.common import Deleted, ListOf, list_of, paging
+from api.schemas.common import ListOf, NotNull, list_of, paging
 from api.schemas.vector_stores import (
     STATES,
-    Chunking,
     CreateStoreFile,
+    DeletedStoreFile,
     FileContentPage,
+    FileText,
     Status,
     StoreFileObject,
-    TextPart,
     UpdateStoreFile,
     store_file_object,
 )
 from indexes.errors import ChangeRequest, NotThere
 from ingest import intake
-from ingest.intake import NewDocument
 from rag import listing
-from rag.catalog.records import PageRequest, Store
+from rag.catalog.records import PageRequest
 
 router = new_router(tags=["vector store files"])
 
@@ -31,9 +30,7 @@ router = new_router(tags=["vector store files"])
 @router.post("/v1/vector_stores/{vector_store_id}/files", dependencies=[requires("ingest")])
 def add_file(body: CreateStoreFile, store: NamedStore, backend: OpenBackend) -> StoreFileObject:
     """Put a file into the store. It is ingested in the background: watch its `status`."""
-    _require_same_chunking(store, body.chunking_strategy)
-    file = listing.get_file(backend, body.file_id)
-    new = NewDocument(file, body.source, body.attributes, body.owned, body.permissions)
+    new = body.to_new(listing.get_file(backend, body.file_id))
     return store_file_object(store, intake.attach(backend, store, [new])[0])
 
 
@@ -42,7 +39,7 @@ def list_store_files(
     store: NamedStore,
     backend: OpenBackend,
     page: Annotated[PageRequest, Depends(paging)],
-    status: Annotated[Status | None, Query(alias="filter")] = None,
+    status: Annotated[NotNull[Status], Query(alias="filter")] = None,
 ) -> ListOf[StoreFileObject]:
     """The files of the store, newest first."""
     found = listing.list_documents(backend, store, page, None if status is None else STATES[status])
@@ -68,12 +65,12 @@ def update_store_file(file_id: str, body: UpdateStoreFile, store: NamedStore, ba
 
 
 @router.delete("/v1/vector_stores/{vector_store_id}/files/{file_id}", dependencies=[requires("ingest")])
-def delete_store_file(file_id: str, store: NamedStore, backend: OpenBackend) -> Deleted:
+def delete_store_file(file_id: str, store: NamedStore, backend: OpenBackend) -> DeletedStoreFile:
     """Take a file out of the store, in whatever state it is, with what it was to replace. The upload stays, unless it
     is owned."""
     document = listing.get_document(backend, store, file_id)
     intake.delete_documents(backend, [document])
-    return Deleted(id=document.file_public_id, object="vector_store.file.deleted")
+    return DeletedStoreFile(id=document.file_public_id)
 
 
 @router.get("/v1/vector_stores/{vector_store_id}/files/{file_id}/content", dependencies=[requires("query")])
@@ -85,7 +82,7 @@ def get_store_file_content(file_id: str, store: NamedStore, backend: OpenBackend
         raise NotThere(
             f"The file {file_id} has no text: it is {document.state}.", code="content_not_available", param="file_id"
         )
-    return FileContentPage(data=[TextPart(text=text)])
+    return FileContentPage(data=[FileText(type="text", text=text)], next_page=None)
 
 
 @router.post("/v1/vector_stores/{vector_store_id}/files/{file_id}/retry", dependencies=[requires("ingest")])
@@ -112,13 +109,3 @@ def cancel_store_file(file_id: str, store: NamedStore, backend: OpenBackend) -> 
             param="file_id",
         )
     return store_file_object(store, listing.get_document(backend, store, file_id))
-
-
-def _require_same_chunking(store: Store, asked: Chunking | None) -> None:
-    if asked is not None and asked.model_dump() != dict(store.chunking):
-        raise ChangeRequest(
-            f"The store splits all its files in one way, {dict(store.chunking)}. Leave 'chunking_strategy' out, or "
-            "make another store.",
-            code="chunking_strategy_differs",
-            param="chunking_strategy",
-        )

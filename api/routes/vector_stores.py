@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends
 
 from api.dependencies import NamedStore, OpenBackend, new_router, requires
-from api.schemas.common import Deleted, ListOf, list_of, paging
-from api.schemas.vector_stores import CreateVectorStore, UpdateVectorStore, VectorStoreObject, store_object
+from api.schemas.common import ListOf, list_of, paging
+from api.schemas.vector_stores import (
+    CreateVectorStore,
+    DeletedStore,
+    UpdateVectorStore,
+    VectorStoreObject,
+    store_object,
+)
 from indexes.errors import ChangeRequest
 from ingest import intake
 from ingest.intake import NewDocument
@@ -21,10 +27,9 @@ router = new_router(tags=["vector stores"])
 @router.post("/v1/vector_stores", dependencies=[requires("ingest")])
 def create_vector_store(body: CreateVectorStore, backend: OpenBackend) -> VectorStoreObject:
     """Make a store, and put files into it where the request names some."""
-    _refuse_expiry(body.expires_after)
     if not body.only_if_absent:
         _refuse_id(body.name)
-    files = [listing.get_file(backend, file_id) for file_id in dict.fromkeys(body.file_ids or [])]
+    files = listing.get_files(backend, list(dict.fromkeys(body.file_ids or [])))
     store = intake.create_store(
         backend,
         body.name or "",
@@ -32,6 +37,7 @@ def create_vector_store(body: CreateVectorStore, backend: OpenBackend) -> Vector
         metadata=body.metadata,
         chunking=body.chunking_strategy.model_dump() if body.chunking_strategy else None,
         embedder=body.embedder,
+        expires_after_days=body.expires_after.days if body.expires_after else None,
         only_if_absent=body.only_if_absent,
     )
     if files:
@@ -56,27 +62,17 @@ def get_vector_store(store: NamedStore, backend: OpenBackend) -> VectorStoreObje
 
 @router.post("/v1/vector_stores/{vector_store_id}", dependencies=[requires("ingest")])
 def update_vector_store(body: UpdateVectorStore, store: NamedStore, backend: OpenBackend) -> VectorStoreObject:
-    """Change what the request names; null is no change."""
-    _refuse_expiry(body.expires_after)
+    """Change what the request names."""
     _refuse_id(body.name)
-    changes = body.model_dump(include={"name", "description", "metadata"}, exclude_none=True)
-    return store_object(listing.summarise_store(backend, intake.update_store(backend, store, changes)))
+    changed = intake.update_store(backend, store, body.changes())
+    return store_object(listing.summarise_store(backend, changed))
 
 
 @router.delete("/v1/vector_stores/{vector_store_id}", dependencies=[requires("admin")])
-def delete_vector_store(store: NamedStore, backend: OpenBackend) -> Deleted:
+def delete_vector_store(store: NamedStore, backend: OpenBackend) -> DeletedStore:
     """Forget a store. Its files stay, except those that came with a document."""
     intake.delete_store(backend, store)
-    return Deleted(id=store.public_id, object="vector_store.deleted")
-
-
-def _refuse_expiry(expires_after: Any) -> None:
-    if expires_after is not None:
-        raise ChangeRequest(
-            "Vector stores do not expire yet: leave 'expires_after' out, and delete the store when it is done with.",
-            code="unsupported_parameter",
-            param="expires_after",
-        )
+    return DeletedStore(id=store.public_id)
 
 
 def _refuse_id(name: str | None) -> None:

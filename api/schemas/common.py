@@ -6,21 +6,69 @@ import math
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from fastapi import Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    StringConstraints,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from rag.catalog.records import Page, PageRequest
+
+Shown = TypeVar("Shown")
+
+
+class _Inner:
+    """Of a type or null, the type: where null would say nothing."""
+
+    def __init__(self, *, shown_only: bool) -> None:
+        self._shown_only = shown_only
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        return schema if self._shown_only or schema["type"] != "nullable" else schema["schema"]
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(schema["schema"] if schema["type"] == "nullable" else schema)
+
+
+NotNull = Annotated[Shown | None, _Inner(shown_only=False)]
+"""Of a request: it may be left out, and null is refused."""
+IfAny = Annotated[Shown | None, _Inner(shown_only=True), Field(exclude_if=lambda value: value is None)]
+"""Of an answer: left out where there is none."""
+
+
+def _request_schema(schema: dict[str, Any]) -> None:
+    """That a field is left out is no value of it."""
+    for field in schema.get("properties", {}).values():
+        if field.get("default", ...) is None:
+            del field["default"]
+
+
+def _answer_schema(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Of an answer everything is there, except what may be null by default."""
+    _request_schema(schema)
+    there = [
+        name for name, field in model.model_fields.items() if field.get_default() is not None or field.is_required()
+    ]
+    schema["required"] = there
 
 
 class RequestModel(BaseModel):
     """A body: unknown fields and wrong types are refused, never guessed at."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_request_schema)
 
 
 class ResponseModel(BaseModel):
-    """An object of an answer."""
+    """An object of an answer. What has a default of None may be missing from it."""
 
-    model_config = ConfigDict(frozen=True, from_attributes=True)
+    model_config = ConfigDict(frozen=True, from_attributes=True, json_schema_extra=_answer_schema)
 
 
 def _without_nul(text: str) -> str:
@@ -58,33 +106,43 @@ Item = TypeVar("Item", bound=ResponseModel)
 
 
 class ListOf(ResponseModel, Generic[Item]):
-    """One page of a list. `last_id` is the cursor (`after`) of the next page."""
+    """One page of a list. `last_id` is the cursor (`after`) of the next page; both ids are empty where the page is."""
 
-    object: Literal["list"] = "list"
+    object: str = "list"
     data: list[Item]
-    first_id: str | None
-    last_id: str | None
+    first_id: str
+    last_id: str
     has_more: bool
 
 
-class Deleted(ResponseModel):
-    """What was deleted."""
+class ErrorDetail(ResponseModel):
+    """`message` says what happened and what to do, `code` names it for programs, `param` the field at fault."""
 
-    id: str
-    object: Literal["file", "vector_store.deleted", "vector_store.file.deleted", "key.deleted"]
-    deleted: bool = True
+    message: str
+    type: str
+    param: str | None = Field(...)
+    code: str | None = Field(...)
+
+
+class ErrorBody(ResponseModel):
+    """How every error is answered."""
+
+    error: ErrorDetail
 
 
 def list_of(page: Page[Any], ids: list[str], data: list[Item]) -> ListOf[Item]:
     """A page as it is sent; `ids` are the cursors of its rows."""
-    return ListOf(data=data, first_id=ids[0] if ids else None, last_id=ids[-1] if ids else None, has_more=page.has_more)
+    return ListOf(data=data, first_id=ids[0] if ids else "", last_id=ids[-1] if ids else "", has_more=page.has_more)
+
+
+Cursor = Annotated[NotNull[str], Query(max_length=256)]
 
 
 def paging(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     order: Annotated[Literal["asc", "desc"], Query()] = "desc",
-    after: Annotated[str | None, Query(max_length=256)] = None,
-    before: Annotated[str | None, Query(max_length=256)] = None,
+    after: Cursor = None,
+    before: Cursor = None,
 ) -> PageRequest:
     """The page that a query string asks for."""
     return PageRequest(limit, order, after, before)

@@ -78,6 +78,14 @@ class NewKeyObject(KeyObject):
     secret: str
 
 
+class DeletedKey(ResponseModel):
+    """A key that opens nothing any more."""
+
+    id: str
+    object: Literal["key.deleted"] = "key.deleted"
+    deleted: Literal[True] = True
+
+
 def key_fields(key: Key, store_ids: list[str] | None) -> dict[str, object]:
     """What `KeyObject` says of a key that is good for these stores."""
     told = ("name", "tenant", "prefix", "may_delegate", "created_at", "expires_at", "revoked_at", "last_used_at")

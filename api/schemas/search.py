@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from api.schemas.common import RequestModel, ResponseModel
-from api.schemas.vector_stores import TextPart
+from api.schemas.common import NotNull, RequestModel, ResponseModel
+from api.schemas.filters import Filters
 from indexes.filters import parse_filter
 from rag.context import Candidate, Scalar
 from rag.retrieve import Fusion, Mode, SearchOptions
@@ -18,26 +18,29 @@ Query = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
 class Retrieving(RequestModel):
     """How to retrieve; what is not named is the installation's setting."""
 
-    filters: dict[str, Any] | None = None
-    max_num_results: int | None = Field(default=None, ge=1, le=50)
+    filters: Filters | None = None
+    max_num_results: Annotated[int, Field(ge=1, le=50)] | None = None
     mode: Mode | None = None
     fusion: Fusion | None = None
     dense_weight: float | None = Field(default=None, ge=0, le=1)
 
 
 class RankingOptions(RequestModel):
-    """`score_threshold` is a relevance."""
+    """`score_threshold` is a relevance. There is one ranker, the fusion of both legs, whichever is named."""
 
-    ranker: Literal["none", "auto", "default-2024-11-15"] | None = None
-    score_threshold: float | None = Field(default=None, ge=0, le=1)
+    ranker: NotNull[Literal["none", "auto", "default-2024-11-15"]] = None
+    score_threshold: NotNull[Annotated[float, Field(ge=0, le=1)]] = None
 
 
 class SearchRequest(Retrieving):
-    """OpenAI's search of a vector store. `rewrite_query` is accepted and does nothing."""
+    """OpenAI's search of a vector store. With `rewrite_query` the installation's language model words the query anew;
+    without such a model it stays as it is. `search_query` of the answer says what was searched for."""
 
+    filters: NotNull[Filters] = None
+    max_num_results: NotNull[Annotated[int, Field(ge=1, le=50)]] = None
     query: Query | Annotated[list[Query], Field(min_length=1, max_length=16)]
-    ranking_options: RankingOptions | None = None
-    rewrite_query: bool | None = None
+    ranking_options: NotNull[RankingOptions] = None
+    rewrite_query: bool = False
 
 
 class Scores(ResponseModel):
@@ -49,13 +52,20 @@ class Scores(ResponseModel):
     relevance: float
 
 
+class TextPart(ResponseModel):
+    """A stretch of text."""
+
+    type: Literal["text"] = "text"
+    text: str
+
+
 class SearchHit(ResponseModel):
     """OpenAI's search result, one chunk each; `score` is its relevance."""
 
     file_id: str
     filename: str
     score: float
-    attributes: dict[str, Scalar | int]
+    attributes: dict[str, Scalar | int] | None = Field(...)
     content: list[TextPart]
     scores: Scores
     chunk_id: int
@@ -75,7 +85,7 @@ class SearchPage(ResponseModel):
     search_query: list[str]
     data: list[SearchHit]
     has_more: bool = False
-    next_page: None = None
+    next_page: str | None = Field(...)
 
 
 def search_options(request: Retrieving, threshold: float | None) -> SearchOptions:

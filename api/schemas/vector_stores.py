@@ -6,19 +6,23 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from api.schemas.common import (
     Attributes,
     Identifier,
+    IfAny,
     LongText,
     Metadata,
     Name,
     NoNul,
+    NotNull,
     RequestModel,
     ResponseModel,
     Tags,
 )
-from rag.catalog.records import ACTIVE, Document, State, Store
+from ingest.intake import NewDocument
+from rag.catalog.records import ACTIVE, Counts, Document, File, FileBatch, State, Store
 from rag.context import Scalar
 from rag.listing import StoreSummary
 
@@ -40,12 +44,16 @@ OPENAI_ERRORS: Mapping[str, Literal["server_error", "unsupported_file", "invalid
     "parse_timeout": "invalid_file",
 }
 """Our codes to OpenAI's; every other one is a `server_error`. Our own stands in `last_error.detail`."""
+MOST_FILES = 2_000
+"""Files of one batch."""
+SMALLEST_SIZE = 100
+"""The smallest chunk size that OpenAI's shape can say."""
 
 
 class StaticSizes(RequestModel):
-    """Sizes in tokens of the store's embedder."""
+    """Sizes in tokens of the store's embedder; a chunk's includes the heading that is embedded with it."""
 
-    max_chunk_size_tokens: int = Field(ge=100, le=4_096)
+    max_chunk_size_tokens: int = Field(ge=SMALLEST_SIZE, le=4_096)
     chunk_overlap_tokens: int = Field(ge=0)
 
     @model_validator(mode="after")
@@ -77,16 +85,23 @@ class OtherChunking(ResponseModel):
 Chunking = Annotated[AutoChunking | StaticChunking, Field(discriminator="type")]
 
 
+class ExpiresAfter(RequestModel):
+    """A store expires when it was not used for so many days."""
+
+    anchor: Literal["last_active_at"]
+    days: int = Field(ge=1, le=365)
+
+
 class CreateVectorStore(RequestModel):
     """Beyond OpenAI's fields: `embedder`, an alias of the settings; `only_if_absent`, to get the store of this name
     (or id) if there is one and make it otherwise. A store that is there in another space than `embedder` is refused.
     """
 
-    name: Annotated[str, StringConstraints(max_length=256), NoNul] | None = None
-    description: LongText | None = None
-    file_ids: Annotated[list[Identifier], Field(max_length=500)] | None = None
-    chunking_strategy: Chunking | None = None
-    expires_after: Any = None
+    name: NotNull[Annotated[str, StringConstraints(max_length=256), NoNul]] = None
+    description: NotNull[LongText] = None
+    file_ids: NotNull[Annotated[list[Identifier], Field(max_length=500)]] = None
+    chunking_strategy: NotNull[Chunking] = None
+    expires_after: NotNull[ExpiresAfter] = None
     metadata: Metadata | None = None
     embedder: Identifier | None = None
     only_if_absent: bool = False
@@ -99,24 +114,62 @@ class CreateVectorStore(RequestModel):
 
 
 class UpdateVectorStore(RequestModel):
-    """What is not named, or null, stays."""
+    """What is not named, or null, stays; but `expires_after` null lets the store stay for ever."""
 
     name: Name | None = None
     description: LongText | None = None
-    expires_after: Any = None
+    expires_after: ExpiresAfter | None = None
     metadata: Metadata | None = None
+
+    def changes(self) -> dict[str, Any]:
+        """What is to be changed, by the names of the catalog."""
+        changes = self.model_dump(include={"name", "description", "metadata"}, exclude_none=True)
+        if "expires_after" in self.model_fields_set:
+            changes["expires_after_days"] = self.expires_after.days if self.expires_after else None
+        return changes
 
 
 class CreateStoreFile(RequestModel):
     """Beyond OpenAI's fields: `source` (a later file of the same source replaces this one), `owned` (the upload goes
-    when it is taken out of the store) and `permissions` (tags: who holds none of them does not see the file)."""
+    when it is taken out of the store) and `permissions` (tags: who holds none of them does not see the file). Without a
+    `chunking_strategy` a file is split as its store says."""
 
     file_id: Identifier
     attributes: Attributes | None = None
-    chunking_strategy: Chunking | None = None
+    chunking_strategy: NotNull[Chunking] = None
     source: Annotated[str, StringConstraints(min_length=1, max_length=4_096), NoNul] | None = None
     owned: bool = False
     permissions: Tags | None = None
+
+    def to_new(self, file: File) -> NewDocument:
+        """The file that it names as it is put into a store."""
+        chunking = _strategy(self.chunking_strategy)
+        return NewDocument(file, self.source, self.attributes, self.owned, self.permissions, chunking)
+
+
+class CreateFileBatch(RequestModel):
+    """Either `file_ids`, which `attributes` and `chunking_strategy` are for, or `files` with their own."""
+
+    file_ids: NotNull[Annotated[list[Identifier], Field(min_length=1, max_length=MOST_FILES)]] = None
+    files: NotNull[Annotated[list[CreateStoreFile], Field(min_length=1, max_length=MOST_FILES)]] = None
+    attributes: Attributes | None = None
+    chunking_strategy: NotNull[Chunking] = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> CreateFileBatch:
+        if (self.file_ids is None) == (self.files is None):
+            raise PydanticCustomError("files", "send either 'file_ids' or 'files'", {"param": "file_ids"})
+        named = [file.file_id for file in self.files or ()]
+        if len(set(named)) < len(named):
+            raise PydanticCustomError("files", "a file is named twice", {"param": "files"})
+        return self
+
+    def each(self) -> list[CreateStoreFile]:
+        """The files, each with what is said of it."""
+        shared = {"attributes": self.attributes, "chunking_strategy": self.chunking_strategy}
+        given = {name: value for name, value in shared.items() if value is not None}
+        ids = dict.fromkeys(self.file_ids or ())
+        return self.files or [CreateStoreFile.model_validate({"file_id": file_id, **given}) for file_id in ids]
 
 
 class UpdateStoreFile(RequestModel):
@@ -175,14 +228,14 @@ class VectorStoreObject(ResponseModel):
     object: Literal["vector_store"] = "vector_store"
     created_at: int
     name: str
-    description: str | None
+    description: str | None = None
     usage_bytes: int
     file_counts: FileCounts
     status: Literal["expired", "in_progress", "completed"]
-    expires_after: None = None
-    expires_at: None = None
-    last_active_at: int
-    metadata: dict[str, str]
+    expires_after: IfAny[ExpiresAfter] = None
+    expires_at: int | None = None
+    last_active_at: int | None = Field(...)
+    metadata: dict[str, str] | None = Field(...)
     embedder: str
     chunking_strategy: dict[str, Any]
 
@@ -212,11 +265,11 @@ class StoreFileObject(ResponseModel):
     created_at: int
     vector_store_id: str
     status: Status
-    last_error: LastError | None
+    last_error: LastError | None = Field(...)
     usage_bytes: int
-    attributes: dict[str, Scalar | int]
+    attributes: dict[str, Scalar | int] | None = None
     permissions: list[str]
-    chunking_strategy: StaticChunking | OtherChunking
+    chunking_strategy: IfAny[StaticChunking | OtherChunking] = None
     filename: str
     source: str
     sha256: str
@@ -225,20 +278,47 @@ class StoreFileObject(ResponseModel):
     attempts: int
 
 
-class TextPart(ResponseModel):
-    """A stretch of text."""
+class FileBatchObject(ResponseModel):
+    """OpenAI's file batch object. It is `cancelled` when it was or every file was, and `failed` when every file did."""
 
-    type: Literal["text"] = "text"
-    text: str
+    id: str
+    object: Literal["vector_store.files_batch"] = "vector_store.files_batch"
+    created_at: int
+    vector_store_id: str
+    status: Status
+    file_counts: FileCounts
+
+
+class FileText(ResponseModel):
+    """A stretch of a file's text."""
+
+    type: IfAny[str] = None
+    text: IfAny[str] = None
 
 
 class FileContentPage(ResponseModel):
     """The parsed text of a file."""
 
     object: Literal["vector_store.file_content.page"] = "vector_store.file_content.page"
-    data: list[TextPart]
+    data: list[FileText]
     has_more: bool = False
-    next_page: None = None
+    next_page: str | None = Field(...)
+
+
+class DeletedStore(ResponseModel):
+    """The store that was deleted."""
+
+    id: str
+    object: Literal["vector_store.deleted"] = "vector_store.deleted"
+    deleted: bool = True
+
+
+class DeletedStoreFile(ResponseModel):
+    """The file that was taken out of a store."""
+
+    id: str
+    object: Literal["vector_store.file.deleted"] = "vector_store.file.deleted"
+    deleted: bool = True
 
 
 def store_object(summary: StoreSummary) -> VectorStoreObject:
@@ -251,7 +331,9 @@ def store_object(summary: StoreSummary) -> VectorStoreObject:
         description=store.description,
         usage_bytes=summary.usage_bytes,
         file_counts=FileCounts.model_validate(counts),
-        status="in_progress" if counts.in_progress else "completed",
+        status=_store_status(store, counts),
+        expires_after=_expires_after(store),
+        expires_at=store.expires_at,
         last_active_at=store.last_active_at,
         metadata=dict(store.metadata),
         embedder=summary.generation.embedder,
@@ -261,7 +343,6 @@ def store_object(summary: StoreSummary) -> VectorStoreObject:
 
 def store_file_object(store: Store, document: Document) -> StoreFileObject:
     """A file of a store as it is sent."""
-    static = store.chunking.get("type") == "static"
     return StoreFileObject(
         id=document.file_public_id,
         created_at=document.created_at,
@@ -271,7 +352,7 @@ def store_file_object(store: Store, document: Document) -> StoreFileObject:
         usage_bytes=document.bytes if document.state == "completed" else 0,
         attributes=dict(document.attributes),
         permissions=list(document.permissions),
-        chunking_strategy=StaticChunking.model_validate(store.chunking) if static else OtherChunking(),
+        chunking_strategy=_shown_chunking(document.chunking or store.chunking),
         filename=document.filename,
         source=document.source,
         sha256=document.blob,
@@ -279,6 +360,45 @@ def store_file_object(store: Store, document: Document) -> StoreFileObject:
         progress=Progress.model_validate(document),
         attempts=document.attempt,
     )
+
+
+def file_batch_object(store: Store, batch: FileBatch, counts: Counts) -> FileBatchObject:
+    """A file batch as it is sent."""
+    return FileBatchObject(
+        id=batch.public_id,
+        created_at=batch.created_at,
+        vector_store_id=store.public_id,
+        status=_batch_status(batch, counts),
+        file_counts=FileCounts.model_validate(counts),
+    )
+
+
+def _expires_after(store: Store) -> ExpiresAfter | None:
+    days = store.expires_after_days
+    return None if days is None else ExpiresAfter(anchor="last_active_at", days=days)
+
+
+def _store_status(store: Store, counts: Counts) -> Literal["expired", "in_progress", "completed"]:
+    if store.expired:
+        return "expired"
+    return "in_progress" if counts.in_progress else "completed"
+
+
+def _batch_status(batch: FileBatch, counts: Counts) -> Status:
+    if counts.in_progress:
+        return "in_progress"
+    if batch.cancelled or 0 < counts.total == counts.cancelled:
+        return "cancelled"
+    return "failed" if 0 < counts.total == counts.failed else "completed"
+
+
+def _strategy(chunking: Chunking | None) -> dict[str, Any] | None:
+    return None if chunking is None else chunking.model_dump()
+
+
+def _shown_chunking(chunking: Mapping[str, Any]) -> StaticChunking | OtherChunking:
+    sized = chunking["type"] == "static" and chunking["static"]["max_chunk_size_tokens"] >= SMALLEST_SIZE
+    return StaticChunking.model_validate(chunking) if sized else OtherChunking()
 
 
 def _last_error(document: Document) -> LastError | None:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -31,12 +32,14 @@ def put_document(
     source: str | None,
     attributes: Mapping[str, Scalar] | None,
     permissions: Sequence[str] | None = None,
+    chunking: Mapping[str, Any] | None = None,
 ) -> Document:
     """Put a file into a store under a source name (None: the one that it has there, else its id), to be ingested.
 
     A document that already has the source is replaced: its present version answers, with its present attributes, until
-    the new one is published; permission tags likewise. With the very same bytes it is left as it is, unless it failed
-    or was cancelled.
+    the new one is published; permission tags likewise. With the very same bytes it is left as it is, unless it failed,
+    was cancelled or is to be split in another way. `attributes`, `permissions` and `chunking` None leave those that are
+    there.
 
     Raises ChangeRequest: `file_in_store` for a file that stands in the store under another source (a store holds a file
     once, or its id would name two documents), and `source_not_available` where the document is one that the caller may
@@ -54,14 +57,17 @@ def put_document(
             "source": source,
             "attributes": dict(attributes or {}),
             "permissions": tags_of(permissions or ()),
+            "chunking": _own_chunking(store, chunking),
             "state": "queued",
             "created_at": now,
             "updated_at": now,
         }
-        connection.execute(sa.insert(schema.documents).values(values))
+        connection.execute(sa.insert(schema.documents), values)
     else:
+        own = found.chunking if chunking is None else _own_chunking(store, chunking)
         same = found.blob == file.blob and found.filename == file.filename
-        connection.execute(sa.update(schema.documents).where(_documents.id == found.id).values(file_id=file.id))
+        values = {"file_id": file.id, "chunking": own}
+        connection.execute(sa.update(schema.documents).where(_documents.id == found.id).values(values))
         if same:
             # What answers goes by the new file too: the old one may be deleted.
             versions = schema.versions
@@ -69,7 +75,7 @@ def put_document(
             connection.execute(
                 sa.update(versions).where(mine, versions.c.retired_seq.is_(None)).values(file_id=file.id)
             )
-        if not same or found.state in ("failed", "cancelled"):
+        if not same or own != found.chunking or found.state in ("failed", "cancelled"):
             _restart(connection, found.id, "queued")
     document = find_document(connection, store.id, source)
     assert document is not None
@@ -90,7 +96,7 @@ def tags_of(permissions: Iterable[str]) -> list[str]:
 
 def find_document(connection: Connection, store_id: int, source: str) -> Document | None:
     """The document of a store that has this source name, if any."""
-    row = connection.execute(_select().where(_documents.store_id == store_id, _documents.source == source)).first()
+    row = connection.execute(_by_source(), {"store": store_id, "name": source}).first()
     return None if row is None else _document(row)
 
 
@@ -122,10 +128,18 @@ def get_documents(connection: Connection, ids: Sequence[int]) -> list[Document]:
 
 
 def list_documents(
-    connection: Connection, caller: Caller, store: Store, page: PageRequest, states: Sequence[State] | None = None
+    connection: Connection,
+    caller: Caller,
+    store: Store,
+    page: PageRequest,
+    states: Sequence[State] | None = None,
+    within: sa.Select[tuple[int]] | None = None,
 ) -> Page[Document]:
-    """A store's documents that the caller may see, one page of them, in the order in which they came."""
+    """A store's documents (of those numbered `within`) that the caller may see, one page of them, in the order in which
+    they came."""
     query = _select().where(_documents.store_id == store.id, seen.newest_documents(connection, caller))
+    if within is not None:
+        query = query.where(_documents.id.in_(within))
     if states is not None:
         query = query.where(_documents.state.in_(states))
     rows, more = page_rows(connection, query, _documents.id, schema.files.c.public_id, page)
@@ -183,6 +197,11 @@ def documents_of_file(connection: Connection, caller: Caller, file_id: int) -> l
         *(_document(row) for row in connection.execute(newest)),
         *(_document(row) for row in connection.execute(replaced)),
     ]
+
+
+def documents_of_store(connection: Connection, store_id: int) -> list[Document]:
+    """Every document of a store."""
+    return [_document(row) for row in connection.execute(_select().where(_documents.store_id == store_id))]
 
 
 def stands_on(connection: Connection, file_id: int) -> bool:
@@ -369,11 +388,13 @@ def _refuse_hidden(connection: Connection, caller: Caller, store: Store, file: F
         )
 
 
+def _own_chunking(store: Store, chunking: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    return None if chunking is None or chunking == store.chunking else dict(chunking)
+
+
 def _only_source(connection: Connection, store: Store, file: File, source: str | None) -> str:
-    newest = sa.select(_documents.source).where(_documents.store_id == store.id, _documents.file_id == file.id)
-    replaced = _replaced_documents().with_only_columns(_documents.source)
-    replaced = replaced.where(_documents.store_id == store.id, _versions.file_id == file.id)
-    held = connection.execute(newest).scalar() or connection.execute(replaced).scalar()
+    place = {"store": store.id, "file": file.id}
+    held = next((name for query in _sources_held() for name in connection.execute(query, place).scalars()), None)
     if held is None or source in (None, held):
         return held or source or file.public_id
     raise ChangeRequest(
@@ -410,6 +431,21 @@ def _replaced_documents() -> sa.Select[Any]:
         .join(schema.files, schema.files.c.id == _versions.file_id)
         .where(_versions.file_id != _documents.file_id)
     )
+
+
+@cache
+def _by_source() -> sa.Select[Any]:
+    # Built once: putting it together costs more than running it, and a batch of files asks thousands of times.
+    return _select().where(_documents.store_id == sa.bindparam("store"), _documents.source == sa.bindparam("name"))
+
+
+@cache
+def _sources_held() -> tuple[sa.Select[Any], sa.Select[Any]]:
+    """Under which source a store holds a file: as the newest upload, or as what answers until that is published."""
+    mine = _documents.store_id == sa.bindparam("store")
+    newest = sa.select(_documents.source).where(mine, _documents.file_id == sa.bindparam("file"))
+    replaced = _replaced_documents().with_only_columns(_documents.source)
+    return newest, replaced.where(mine, _versions.file_id == sa.bindparam("file"))
 
 
 def _select() -> sa.Select[Any]:

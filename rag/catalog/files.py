@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,8 +19,16 @@ from rag.catalog.paging import page_rows
 from rag.catalog.records import File, Page, PageRequest
 
 
-def add_file(connection: Connection, caller: Caller, filename: str, purpose: str, blob: StoredBlob) -> File:
-    """Record an original whose bytes are in the blob store."""
+def add_file(
+    connection: Connection,
+    caller: Caller,
+    filename: str,
+    purpose: str,
+    blob: StoredBlob,
+    expires_after: int | None = None,
+) -> File:
+    """Record an original whose bytes are in the blob store. It expires after so many seconds."""
+    now = int(time.time())
     values = {
         "public_id": f"file-{secrets.token_hex(12)}",
         "tenant": caller.tenant,
@@ -29,7 +38,8 @@ def add_file(connection: Connection, caller: Caller, filename: str, purpose: str
         "blob": blob.key,
         "owned": False,
         "uploader": caller.name,
-        "created_at": int(time.time()),
+        "created_at": now,
+        "expires_at": None if expires_after is None else now + expires_after,
     }
     made = connection.execute(sa.insert(schema.files).values(values)).inserted_primary_key
     assert made is not None
@@ -37,9 +47,11 @@ def add_file(connection: Connection, caller: Caller, filename: str, purpose: str
 
 
 def get_file(connection: Connection, caller: Caller, public_id: str) -> File:
-    """A file by its public id. Raises NotThere, also for one that the caller may not see."""
-    query = sa.select(schema.files).where(schema.files.c.public_id == public_id, seen.files(connection, caller))
-    row = connection.execute(query).first()
+    """A file by its public id. Raises NotThere, also for one that the caller may not see and for one that has
+    expired."""
+    query = _by_public_id() if caller.sees_all else _by_public_id().where(seen.files(connection, caller))
+    values = {"tenant": caller.tenant, "public_id": public_id, "now": int(time.time())}
+    row = connection.execute(query, values).first()
     if row is None:
         raise NotThere(f"There is no file {public_id!r}.", code="file_not_found", param="file_id")
     return _file(row)
@@ -47,7 +59,7 @@ def get_file(connection: Connection, caller: Caller, public_id: str) -> File:
 
 def list_files(connection: Connection, caller: Caller, page: PageRequest, purpose: str | None = None) -> Page[File]:
     """The files that a caller may see, one page of them."""
-    query = sa.select(schema.files).where(seen.files(connection, caller))
+    query = sa.select(schema.files).where(seen.files(connection, caller), ~_expired())
     if purpose is not None:
         query = query.where(schema.files.c.purpose == purpose)
     rows, more = page_rows(connection, query, schema.files.c.id, schema.files.c.public_id, page)
@@ -77,10 +89,28 @@ def orphans(connection: Connection, most: int = 256) -> list[File]:
     return [_file(row) for row in connection.execute(query.limit(most))]
 
 
+def expired_files(connection: Connection, most: int = 256) -> list[File]:
+    """Files of every tenant whose time has come."""
+    return [_file(row) for row in connection.execute(sa.select(schema.files).where(_expired()).limit(most))]
+
+
 def unknown_blobs(connection: Connection, keys: Sequence[str]) -> list[str]:
     """Which of these blobs are no file's bytes."""
     query = sa.select(schema.files.c.blob).where(schema.files.c.blob.in_(keys))
     return sorted(set(keys) - set(connection.execute(query).scalars()))
+
+
+@cache
+def _by_public_id() -> sa.Select[Any]:
+    # Built once, as a batch of files asks thousands of times.
+    files = schema.files.c
+    mine = files.tenant == sa.bindparam("tenant"), files.public_id == sa.bindparam("public_id")
+    return sa.select(schema.files).where(*mine, ~_expired(sa.bindparam("now")))
+
+
+def _expired(now: sa.ColumnElement[int] | int | None = None) -> sa.ColumnElement[bool]:
+    expires = schema.files.c.expires_at
+    return sa.and_(expires.is_not(None), expires <= (int(time.time()) if now is None else now))
 
 
 def _file(row: Row[Any]) -> File:

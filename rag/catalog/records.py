@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
@@ -10,6 +11,7 @@ from rag.context import Scalar
 
 State = Literal["queued", "parsing", "splitting", "embedding", "completed", "failed", "cancelled"]
 ACTIVE: tuple[State, ...] = ("queued", "parsing", "splitting", "embedding")
+DAY = 24 * 60 * 60
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,18 @@ class Store:
     pruned_through: int
     created_at: int
     last_active_at: int
+    expires_after_days: int | None
+
+    @property
+    def expires_at(self) -> int | None:
+        """When it expires unless it is used before."""
+        days = self.expires_after_days
+        return None if days is None else self.last_active_at + days * DAY
+
+    @property
+    def expired(self) -> bool:
+        """Whether it was not used for longer than it may be."""
+        return self.expires_at is not None and self.expires_at <= time.time()
 
 
 @dataclass(frozen=True)
@@ -59,6 +73,7 @@ class File:
     owned: bool
     uploader: str | None
     created_at: int
+    expires_at: int | None
 
 
 @dataclass(frozen=True)
@@ -76,6 +91,7 @@ class Document:
     source: str
     attributes: Mapping[str, Scalar]
     permissions: Sequence[str]
+    chunking: Mapping[str, Any] | None
     state: State
     attempt: int
     alone: bool
@@ -100,13 +116,30 @@ class Folder:
 
 
 @dataclass(frozen=True)
+class FileBatch:
+    """Files that were put into a store together."""
+
+    id: int
+    public_id: str
+    store_id: int
+    cancelled: bool
+    created_at: int
+
+
+@dataclass(frozen=True)
 class Counts:
-    """Documents of a store by where they stand."""
+    """Documents by where they stand."""
 
     in_progress: int = 0
     completed: int = 0
     failed: int = 0
     cancelled: int = 0
+
+    @classmethod
+    def of_states(cls, states: Mapping[str, int]) -> Counts:
+        """Of documents counted by their own states."""
+        ended = {name: states.get(name, 0) for name in ("completed", "failed", "cancelled")}
+        return cls(in_progress=sum(states.values()) - sum(ended.values()), **ended)
 
     @property
     def total(self) -> int:

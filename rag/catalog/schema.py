@@ -76,9 +76,11 @@ stores = _table(
     sa.Column("pruned_through", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("last_active_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_after_days", sa.Integer),
     sa.Index(None, "tenant", "created_at"),
 )
-"""`seq` is the counter row of the change log; `pruned_through` says from where on it is complete."""
+"""`seq` is the counter row of the change log; `pruned_through` says from where on it is complete. A store that was last
+active `expires_after_days` ago has expired, for good: nothing makes it active again."""
 
 chunk_sets = _table(
     "chunk_sets",
@@ -126,11 +128,14 @@ files = _table(
     sa.Column("owned", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("uploader", sa.Text),
     sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger),
     sa.Index(None, "tenant", "created_at"),
     sa.Index(None, "blob"),
+    sa.Index(None, "expires_at"),
 )
 """Uploaded originals. `blob` is the SHA-256 of the bytes and the key in the blob store. An `owned`
-file came with a document and goes when no document stands on it any more. `uploader` is `Caller.name`."""
+file came with a document and goes when no document stands on it any more. `uploader` is `Caller.name`. From
+`expires_at` on it is not there."""
 
 documents = _table(
     "documents",
@@ -143,6 +148,7 @@ documents = _table(
     sa.Column("next_attributes", Json),
     sa.Column("permissions", Json, nullable=False, server_default="[]"),
     sa.Column("next_permissions", Json),
+    sa.Column("chunking", Json),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False, server_default="1"),
     sa.Column("alone", sa.Boolean, nullable=False, server_default=sa.false()),
@@ -169,7 +175,28 @@ documents = _table(
 keeps a document that was in a batch which died away from others; `embedded` counts vectors computed for it.
 `file_id` is the newest upload; until that is published, the version that answers may stand on another one. `attributes`
 are those of what answers, `next_attributes` take their place when the newest upload is published; `permissions` (tags,
-none for a document that is there for everybody) and `next_permissions` likewise."""
+none for a document that is there for everybody) and `next_permissions` likewise. `chunking` is the way of splitting
+that was asked for this document; null is the store's own."""
+
+file_batches = _table(
+    "file_batches",
+    _id(),
+    sa.Column("public_id", sa.String(40), nullable=False, unique=True),
+    sa.Column("store_id", Id, sa.ForeignKey("stores.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("cancelled", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Index(None, "store_id"),
+)
+"""Files that a caller put into a store together, to be asked after together."""
+
+file_batch_documents = _table(
+    "file_batch_documents",
+    sa.Column("file_batch_id", Id, sa.ForeignKey("file_batches.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("document_id", Id, sa.ForeignKey("documents.id", ondelete="CASCADE"), nullable=False),
+    sa.PrimaryKeyConstraint("file_batch_id", "document_id"),
+    sa.Index(None, "document_id"),
+)
+"""What became of a file batch: the states of its documents. One that is taken out of the store leaves it."""
 
 folders = _table(
     "folders",

@@ -16,7 +16,7 @@ from indexes.errors import ChangeRequest, NotThere
 from rag.access import Caller
 from rag.catalog import schema, seen
 from rag.catalog.paging import page_rows
-from rag.catalog.records import Counts, Generation, Page, PageRequest, Store
+from rag.catalog.records import DAY, Counts, Generation, Page, PageRequest, Store
 from rag.spaces import Space
 
 _NAMED_IDS = 10
@@ -31,6 +31,7 @@ def create_store(
     description: str | None = None,
     metadata: Mapping[str, str] | None = None,
     chunking: Mapping[str, Any] | None = None,
+    expires_after_days: int | None = None,
 ) -> Store:
     """Make an empty store. It has no generation yet."""
     now = int(time.time())
@@ -43,6 +44,7 @@ def create_store(
         "chunking": dict(chunking or {"type": "auto"}),
         "created_at": now,
         "last_active_at": now,
+        "expires_after_days": expires_after_days,
     }
     connection.execute(sa.insert(schema.stores).values(values))
     return get_store(connection, tenant, str(values["public_id"]))
@@ -100,10 +102,44 @@ def list_stores(connection: Connection, caller: Caller, page: PageRequest) -> Pa
 
 
 def update_store(connection: Connection, store: Store, changes: Mapping[str, Any]) -> Store:
-    """Change name, description or metadata."""
-    if changes:
-        connection.execute(sa.update(schema.stores).where(schema.stores.c.id == store.id).values(**changes))
+    """Change name, description, metadata or `expires_after_days`, which is a use of the store."""
+    mine = sa.update(schema.stores).where(schema.stores.c.id == store.id)
+    connection.execute(mine.values(**changes, last_active_at=_used_now()))
     return get_store(connection, store.tenant, store.public_id)
+
+
+def touch_store(connection: Connection, store_id: int) -> None:
+    """Note that a store is used now."""
+    mine = schema.stores.c.id == store_id
+    connection.execute(sa.update(schema.stores).where(mine).values(last_active_at=_used_now()))
+
+
+def require_active(store: Store) -> None:
+    """Raises ChangeRequest (`vector_store_expired`) for a store that was not used for longer than it may be."""
+    if store.expired:
+        raise ChangeRequest(
+            f"The vector store {store.public_id} has expired: it was not used for {store.expires_after_days} days. "
+            "Make another one.",
+            code="vector_store_expired",
+            param="vector_store_id",
+        )
+
+
+def expired_stores(connection: Connection) -> list[Store]:
+    """Expired stores, of every tenant, that still hold something."""
+    holds = sa.select(schema.documents.c.id).where(schema.documents.c.store_id == schema.stores.c.id).exists()
+    query = sa.select(schema.stores).where(_expired(), holds)
+    return [_store(row) for row in connection.execute(query)]
+
+
+def _expired() -> sa.ColumnElement[bool]:
+    stores = schema.stores.c
+    return stores.last_active_at + stores.expires_after_days * DAY <= int(time.time())
+
+
+def _used_now() -> sa.ColumnElement[int]:
+    """When a store that is used now was last active; one that has expired stays so."""
+    return sa.case((_expired(), schema.stores.c.last_active_at), else_=int(time.time()))
 
 
 def delete_store(connection: Connection, store: Store) -> list[str]:
@@ -112,7 +148,14 @@ def delete_store(connection: Connection, store: Store) -> list[str]:
     texts = list(connection.execute(sa.select(versions.text_blob).where(versions.store_id == store.id)).scalars())
     spaces = sa.select(schema.generations.c.space_id).where(schema.generations.c.store_id == store.id)
     space_ids = list(connection.execute(spaces).scalars())
-    for table in (schema.generations, schema.documents, schema.folders, schema.versions, schema.chunk_sets):
+    for table in (
+        schema.generations,
+        schema.file_batches,
+        schema.documents,
+        schema.folders,
+        schema.versions,
+        schema.chunk_sets,
+    ):
         connection.execute(sa.delete(table).where(table.c.store_id == store.id))
     connection.execute(sa.delete(schema.stores).where(schema.stores.c.id == store.id))
     in_use = sa.select(chunks.id).where(chunks.embedding_key == vectors.embedding_key, chunks.tenant == vectors.tenant)
@@ -132,7 +175,7 @@ def next_seq(connection: Connection, store_id: int) -> int:
     statement = (
         sa.update(schema.stores)
         .where(schema.stores.c.id == store_id)
-        .values(seq=schema.stores.c.seq + 1, last_active_at=int(time.time()))
+        .values(seq=schema.stores.c.seq + 1, last_active_at=_used_now())
         .returning(schema.stores.c.seq)
     )
     seq = connection.execute(statement).scalar()
@@ -172,9 +215,8 @@ def count_documents(connection: Connection, caller: Caller, store_ids: list[int]
     )
     tallies: dict[int, dict[str, int]] = {store_id: {} for store_id in store_ids}
     for store_id, state, number in connection.execute(query):
-        key = "in_progress" if state in schema.ACTIVE_STATES else state
-        tallies[store_id][key] = tallies[store_id].get(key, 0) + number
-    return {store_id: Counts(**tally) for store_id, tally in tallies.items()}
+        tallies[store_id][state] = number
+    return {store_id: Counts.of_states(tally) for store_id, tally in tallies.items()}
 
 
 def usage_bytes(connection: Connection, caller: Caller, store_ids: list[int]) -> dict[int, int]:

@@ -77,6 +77,9 @@ class EmbedderSpec:
     """The environment variable that holds the key; keys never stand in the file."""
     dimension: _Count | None = None
     """The width that the vectors must have; another one is an error, never cut to size."""
+    shortens: bool = False
+    """The model was trained so that the first entries of a vector, brought to unit length, are a shorter vector of the
+    same text (Matryoshka): who asks for embeddings may ask for fewer dimensions. Stores keep the whole."""
     query_prefix: str | None = None
     document_prefix: str | None = None
     pooling: str | None = None

@@ -37,6 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, provider: FakeOpenAI) -> It
     settings = Settings(
         data=tmp_path_factory.mktemp("open"),
         embedder="toy-384",
+        embedders={"short": {"provider": "toy", "model": "toy-256", "shortens": True}},
         models={"scripted": scripted},
         ingest=IngestSettings(max_file_mb=1),
     )

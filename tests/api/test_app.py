@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from api.app import check_binding, create_app
 from indexes.errors import ChangeRequest
 from rag.settings import ServerSettings, Settings
-from tests.api.running import DOCUMENTS, RunningServer, finished, refused, upload, wait_for
+from tests.api.running import DOCUMENTS, RunningServer, finished, upload, wait_for
 
 
 def _bound(host: str, key: str | None = None) -> Settings:
@@ -45,14 +45,6 @@ def test_health_and_status(http: httpx.Client) -> None:
     assert status["runs_jobs"] is True
     assert (status["embedder"], status["model"]) == ("toy-384", "extractive")
     assert status["versions"]["fastapi"]
-
-
-def test_models(http: httpx.Client) -> None:
-    models = {model["id"]: model for model in http.get("/v1/models").json()["data"]}
-    assert set(models) == {"extractive", "scripted"}
-    assert http.get("/v1/models/scripted").json() == models["scripted"]
-    assert (models["scripted"]["object"], models["scripted"]["context_window"]) == ("model", 8192)
-    refused(http.get("/v1/models/none"), 404, "model_not_found", "model")
 
 
 def test_an_embedder_that_cannot_be_had_is_told(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_the_official_client_is_at_home(server: RunningServer, http: httpx.Clien
         assert client.vector_stores.files.retrieve(file.id, vector_store_id=store.id).status == "completed"
         hits = client.vector_stores.search(store.id, query="How does the otter sleep?")
         assert [hit.content[0].text for hit in hits] == ["The otter sleeps on its back."]
-        assert {model.id for model in client.models.list()} == {"extractive", "scripted"}
+        assert {"extractive", "scripted", "toy-384"} < {model.id for model in client.models.list()}
         stream = client.chat.completions.create(
             model="extractive",
             messages=[{"role": "user", "content": "How does the otter sleep?"}],

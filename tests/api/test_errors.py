@@ -16,8 +16,10 @@ JSON_ROUTES = [
     "/v1/vector_stores/help",
     "/v1/vector_stores/help/files",
     "/v1/vector_stores/help/files/{file}",
+    "/v1/vector_stores/help/file_batches",
     "/v1/vector_stores/help/search",
     "/v1/vector_stores/help/context",
+    "/v1/embeddings",
     "/v1/context",
     "/v1/chat/completions",
 ]
@@ -57,13 +59,25 @@ def test_fields_of_any_type_are_refused_or_taken_never_fatal(http: httpx.Client,
         deep = [deep]
     odd = [None, True, -1, 2**70, "a\0b", [[]], {"": None}, deep]
     fields = {
-        "/v1/vector_stores": ["name", "file_ids", "metadata", "chunking_strategy", "description", "embedder"],
+        "/v1/vector_stores": [
+            "name",
+            "file_ids",
+            "metadata",
+            "chunking_strategy",
+            "description",
+            "embedder",
+            "expires_after",
+        ],
+        "/v1/vector_stores/help/file_batches": ["file_ids", "files", "attributes", "chunking_strategy"],
+        "/v1/embeddings": ["input", "model", "encoding_format", "dimensions", "user", "input_type"],
         "/v1/vector_stores/help/search": ["query", "filters", "max_num_results", "ranking_options", "mode"],
         "/v1/context": ["messages", "question", "vector_store_ids", "prompt", "window", "tokenizer", "max_tokens"],
         "/v1/chat/completions": ["messages", "model", "stop", "stream_options", "max_completion_tokens", "tools"],
     }
     good = {
         "/v1/vector_stores/help/search": {"query": "lamp"},
+        "/v1/vector_stores/help/file_batches": {"file_ids": [corpus.files["battery.md"]]},
+        "/v1/embeddings": {"model": "toy-384", "input": "lamp"},
         "/v1/context": {"question": "lamp", "vector_store_ids": ["help"]},
         "/v1/chat/completions": {
             "model": "extractive",

@@ -7,6 +7,7 @@ import io
 import httpx
 import pytest
 
+from api.schemas.files import PURPOSES
 from rag.settings import Settings
 from tests.api.running import RunningServer, refused, upload
 
@@ -78,7 +79,7 @@ def test_lists_are_walked_by_cursor(http: httpx.Client) -> None:
     last = http.get("/v1/files", params={"order": "asc", "after": first["last_id"]}).json()
     assert ([row["id"] for row in last["data"]], last["has_more"]) == (ids[3:], False)
     assert http.get("/v1/files", params={"purpose": "batch"}).json() == {
-        "object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False,
+        "object": "list", "data": [], "first_id": "", "last_id": "", "has_more": False,
     }  # fmt: skip
     refused(http.get("/v1/files", params={"after": "file-none"}), 400, "bad_cursor", "after")
     for limit in ("0", "10001", "x", "1.5"):
@@ -93,8 +94,8 @@ def test_a_form_that_is_not_an_upload_is_refused_by_field(http: httpx.Client) ->
     text = {"purpose": (None, "assistants")}
     refused(http.post("/v1/files", files=text), 400, "missing_required_parameter", "file")
     refused(http.post("/v1/files", files={**text, "file": (None, "x")}), 400, "missing_required_parameter", "file")
-    extra = {**file, **text, "expires_after[seconds]": (None, "3600")}
-    refused(http.post("/v1/files", files=extra), 400, "unknown_parameter", "expires_after[seconds]")
+    extra = {**file, **text, "expires_after[hours]": (None, "1")}
+    refused(http.post("/v1/files", files=extra), 400, "unknown_parameter", "expires_after[hours]")
     refused(http.post("/v1/files", json={"purpose": "assistants"}), 400, "invalid_content_type")
     refused(http.post("/v1/files", files={"file": ("n" * 1001, b"x"), **text}), 400, "invalid_filename", "file")
     broken = {"content-type": "multipart/form-data"}
@@ -120,6 +121,13 @@ def test_a_file_over_the_limit_is_refused_and_leaves_nothing(http: httpx.Client,
     answer = http.post("/v1/files", files={"file": ("big.txt", big)}, data={"purpose": "assistants"})
     refused(answer, 413, "file_too_large", "file")
     assert sorted(blobs.rglob("*")) == before
+
+
+def test_every_purpose_of_an_upload_is_answered_as_one_of_a_file(http: httpx.Client) -> None:
+    for purpose, shown in {**dict.fromkeys(PURPOSES, None), "evals": "user_data"}.items():
+        answer = http.post("/v1/files", files={"file": ("a.txt", b"x")}, data={"purpose": purpose}).json()
+        assert answer["purpose"] == (shown or purpose)
+        assert http.get("/v1/files", params={"purpose": purpose, "limit": 1}).json()["data"][0]["id"] == answer["id"]
 
 
 def test_an_empty_file_is_stored(http: httpx.Client) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from rag.models import ModelAlias
 from rag.tokenizers import PromptCounter
-from tests.api.running import DOCUMENTS, Corpus, refused
+from tests.api.running import DOCUMENTS, Corpus, RunningServer, refused
+from tests.fakes.openai_server import FakeOpenAI, Obey, Say
 
 SEARCH = "/v1/vector_stores/help/search"
 IMAGE = {"role": "user", "content": [{"type": "image_url"}]}
@@ -75,6 +76,21 @@ def test_several_questions_are_searched_apart(http: httpx.Client, corpus: Corpus
     assert answer["search_query"] == queries
     assert {hit["filename"] for hit in answer["data"]} == {"returns.md", "shipping.md"}
     assert len({hit["chunk_id"] for hit in answer["data"]}) == 2
+
+
+def test_the_installations_model_words_the_query_anew(
+    http: httpx.Client, corpus: Corpus, server: RunningServer, provider: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.app.state.backend.models, "_default", "scripted")
+    provider.chat(Say("charge the lamp"))
+    answer = http.post(SEARCH, json={"query": "zzz", "rewrite_query": True}).json()
+    assert answer["search_query"] == ["charge the lamp"]
+    assert answer["data"][0]["filename"] == "battery.md"
+    assert answer["data"] == http.post(SEARCH, json={"query": "charge the lamp"}).json()["data"]
+    loud = Obey(lambda body: [body["messages"][-1]["content"].upper()])
+    provider.chat(loud, loud)
+    both = http.post(SEARCH, json={"query": ["kettle", "boat"], "rewrite_query": True}).json()
+    assert both["search_query"] == ["KETTLE", "BOAT"]
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,6 @@ def test_a_store_is_made_described_changed_and_forgotten(http: httpx.Client) -> 
         "usage_bytes": 0,
         "file_counts": {"in_progress": 0, "completed": 0, "failed": 0, "cancelled": 0, "total": 0},
         "status": "completed",
-        "expires_after": None,
         "expires_at": None,
         "last_active_at": store["last_active_at"],
         "metadata": {"k": "v"},
@@ -82,7 +81,10 @@ def test_many_who_ask_at_once_for_a_store_if_it_is_absent_get_the_same_one(http:
         ({"metadata": {"k": 1}}, "invalid_value", "metadata.k"),
         ({"metadata": {str(n): "" for n in range(17)}}, "invalid_value", "metadata"),
         ({"metadata": []}, "invalid_value", "metadata"),
-        ({"expires_after": {"anchor": "last_active_at", "days": 1}}, "unsupported_parameter", "expires_after"),
+        ({"expires_after": {"anchor": "last_active_at", "days": 0}}, "invalid_value", "expires_after.days"),
+        ({"expires_after": {"anchor": "created_at", "days": 1}}, "invalid_value", "expires_after.anchor"),
+        ({"expires_after": {"days": 1}}, "missing_required_parameter", "expires_after.anchor"),
+        ({"expires_after": None}, "invalid_value", "expires_after"),
         ({"embedder": "nobody"}, "unknown_name", "embedder"),
         ({"chunking_strategy": {"type": "magic"}}, "invalid_value", "chunking_strategy"),
         (
@@ -279,17 +281,63 @@ def test_attributes_that_cannot_be_kept_are_refused(http: httpx.Client, corpus: 
     assert answer.json()["error"]["param"].startswith("attributes")
 
 
-def test_a_file_is_split_as_its_store_says(http: httpx.Client) -> None:
-    sizes = {"type": "static", "static": {"max_chunk_size_tokens": 200, "chunk_overlap_tokens": 20}}
-    store = _new_store(http, name="sized", chunking_strategy=sizes)["id"]
-    file_id = upload(http, "a.txt", "text")
-    path = f"/v1/vector_stores/{store}/files"
-    for other in ({"type": "auto"}, {**sizes, "static": {**sizes["static"], "max_chunk_size_tokens": 300}}):  # type: ignore[dict-item]
-        body = {"file_id": file_id, "chunking_strategy": other}
-        refused(http.post(path, json=body), 400, "chunking_strategy_differs", "chunking_strategy")
-    added = http.post(path, json={"file_id": file_id, "chunking_strategy": sizes}).json()
-    assert added["chunking_strategy"] == sizes
+def _static(size: int, overlap: int) -> dict[str, Any]:
+    sizes = {"max_chunk_size_tokens": size, "chunk_overlap_tokens": overlap}
+    return {"type": "static", "static": sizes}
+
+
+def _ingested(http: httpx.Client, store: str, file_id: str, **fields: Any) -> dict[str, Any]:
+    answer = http.post(f"/v1/vector_stores/{store}/files", json={"file_id": file_id, **fields})
+    assert answer.status_code == 200, answer.text
+    return finished(http, store, file_id)
+
+
+def test_a_file_is_split_as_it_says_or_else_as_its_store_does(http: httpx.Client) -> None:
+    store = _new_store(http, name="sized", chunking_strategy=_static(200, 20))["id"]
+    text = "\n\n".join(f"Paragraph {n} speaks of item {n} and of the {n} things beside it." for n in range(120))
+    # Three files, because a store holds a file once.
+    as_store, small, auto = (upload(http, f"{name}.txt", text) for name in ("store", "small", "auto"))
+    by_store = _ingested(http, store, as_store)
+    by_small = _ingested(http, store, small, chunking_strategy=_static(100, 0))
+    by_auto = _ingested(http, store, auto, chunking_strategy={"type": "auto"})
+    told = [seen["chunking_strategy"] for seen in (by_store, by_small, by_auto)]
+    assert told == [_static(200, 20), _static(100, 0), {"type": "other"}]
+
+    chunks = {name: _chunks(http, store, file_id) for name, file_id in
+              {"store": as_store, "small": small, "auto": auto}.items()}  # fmt: skip
+    longest = {name: max(len(text) for text in texts) for name, texts in chunks.items()}
+    assert longest["small"] < longest["store"] < longest["auto"]
+    assert len(chunks["small"]) == by_small["progress"]["chunks_total"] > by_store["progress"]["chunks_total"]
+    # Given in another way, the same file is split again; left out, it stays as it is.
+    again = _ingested(http, store, small, chunking_strategy=_static(200, 20))
+    assert again["chunking_strategy"] == _static(200, 20)
+    assert again["progress"]["chunks_total"] == by_store["progress"]["chunks_total"]
+    assert _ingested(http, store, small)["attempts"] == again["attempts"]
     http.delete(f"/v1/vector_stores/{store}")
+
+
+def _chunks(http: httpx.Client, store: str, file_id: str) -> list[str]:
+    """The texts of a file's chunks, as search tells them."""
+    body = {
+        "query": "Paragraph item things",
+        "max_num_results": 50,
+        "filters": {"type": "eq", "key": "f", "value": file_id},
+    }
+    http.post(f"/v1/vector_stores/{store}/files/{file_id}", json={"attributes": {"f": file_id}})
+    return [
+        hit["content"][0]["text"] for hit in http.post(f"/v1/vector_stores/{store}/search", json=body).json()["data"]
+    ]
+
+
+def test_a_size_over_what_the_embedder_reads_is_capped_and_told(http: httpx.Client) -> None:
+    # toy-384 reads 512 tokens.
+    store = _new_store(http, name="capped", chunking_strategy=_static(4096, 2048))
+    assert store["chunking_strategy"] == _static(512, 256)
+    file_id = upload(http, "a.txt", "one two three " * 900)
+    told = _ingested(http, store["id"], file_id, chunking_strategy=_static(1000, 10))
+    assert (told["status"], told["chunking_strategy"]) == ("completed", _static(512, 10))
+    assert told["progress"]["chunks_total"] > 1
+    http.delete(f"/v1/vector_stores/{store['id']}")
 
 
 def test_what_is_not_there_is_not_there(http: httpx.Client, corpus: Corpus) -> None:

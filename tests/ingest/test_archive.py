@@ -26,7 +26,7 @@ from indexes.errors import ChangeRequest, NotThere, TryLater
 from ingest import archive, exporting, importing, intake
 from rag.backend import Backend
 from rag.blobs import read_blob
-from rag.catalog import schema
+from rag.catalog import schema, stores
 from rag.catalog.records import Store
 from rag.retrieve import SearchOptions, retrieve
 from rag.texts import encode_text
@@ -34,6 +34,7 @@ from tests.backends import add_text, all_documents, open_backend, toy_settings, 
 
 ROOT = Path(__file__).resolve().parents[2]
 QUESTIONS = ["red kettle", "a boat in the harbour", "the violin of house three", "granite"]
+SIZED = {"type": "static", "static": {"max_chunk_size_tokens": 100, "chunk_overlap_tokens": 0}}
 Members = dict[str, bytes]
 
 
@@ -47,6 +48,10 @@ def fill(backend: Backend) -> Store:
         text = f"# House {number}\n\n" + f"The red kettle of house {number} whistles. A boat lies in the harbour. " * 9
         add_text(backend, store, f"{number}.md", text, {"number": number, "stone": number % 2 == 0})
     add_text(backend, store, "empty.md", "")
+    with backend.database.write() as connection:
+        sized = sa.update(schema.documents).where(schema.documents.c.source == "2.md")
+        connection.execute(sized.values(chunking=SIZED))
+        store = stores.update_store(connection, store, {"expires_after_days": 300})
     wait_until_idle(backend)
     add_text(backend, store, "1.md", "# House 1\n\nThe violin of house three is made of granite.\n")
     wait_until_idle(backend)
@@ -124,8 +129,8 @@ def shape(backend: Backend, store: Store) -> dict[str, Any]:
     rows = all_documents(backend, store).values()
     return {
         "chunks": found,
-        "documents": {d.source: (d.state, d.attributes, d.error_code, d.blob, d.created_at) for d in rows},
-        "store": (store.name, store.description, store.metadata, store.chunking),
+        "documents": {d.source: (d.state, d.attributes, d.chunking, d.error_code, d.blob, d.created_at) for d in rows},
+        "store": (store.name, store.description, store.metadata, store.chunking, store.expires_after_days),
     }
 
 
@@ -333,6 +338,11 @@ HOSTILE: dict[str, tuple[Callable[[Members], Members], str, str]] = {
         lambda m: lines(m, "documents.jsonl", lambda r: r[0].update(state="failed")),
         "bad_archive",
         "why",
+    ),
+    "a way of splitting without sizes": (
+        lambda m: lines(m, "documents.jsonl", lambda r: r[0].update(chunking={"type": "static"})),
+        "bad_archive",
+        "chunking",
     ),
     "a version twice": (
         lambda m: lines(m, "versions.jsonl", lambda r: r.append(dict(r[0], id=999))),

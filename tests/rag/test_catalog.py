@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +16,10 @@ from indexes.filters import BOOLEAN, NUMBER, STRING
 from rag.access import Caller
 from rag.blobs import StoredBlob, read_blob
 from rag.blobs.folder import BlobFolder
-from rag.catalog import batches, changes, chunks, documents, files, purge, schema, stores, vectors
+from rag.catalog import batches, changes, chunks, documents, file_batches, files, purge, schema, stores, vectors
 from rag.catalog.chunks import NewChunk
 from rag.catalog.database import Database, open_database
-from rag.catalog.records import Document, PageRequest, Store
+from rag.catalog.records import DAY, Counts, Document, PageRequest, Store
 from rag.context import Scalar
 from rag.spaces import Space
 from tests.contracts.filters import KEYS
@@ -600,3 +601,97 @@ def test_an_owned_file_goes_with_its_last_document(database: Database, store: St
         assert files.orphans(connection) == []
         documents.delete_document(connection, document)
         assert [file.public_id for file in files.orphans(connection)] == [document.file_public_id]
+
+
+def test_a_file_batch_counts_lists_and_stops_its_own_documents(database: Database, store: Store) -> None:
+    mine = [put(database, store, name) for name in ("a", "b", "c")]
+    other = put(database, store, "other")
+    with database.write() as connection:
+        batch = file_batches.create_batch(connection, store, [document.id for document in mine])
+        beside = file_batches.create_batch(connection, store, [other.id, mine[0].id])
+    complete(database, mine[0], ["text"])
+    with database.read() as connection:
+        assert file_batches.count_documents(connection, batch) == Counts(in_progress=2, completed=1)
+        page = file_batches.list_documents(connection, store, batch, PageRequest(2, "asc"), None)
+        assert ([row.source for row in page.rows], page.has_more) == (["a", "b"], True)
+        done = file_batches.list_documents(connection, store, batch, PageRequest(), ("completed",))
+        assert [row.source for row in done.rows] == ["a"]
+        cursor = PageRequest(after=other.file_public_id)
+        with pytest.raises(ChangeRequest):
+            file_batches.list_documents(connection, store, batch, cursor, None)
+    with database.write() as connection:
+        assert file_batches.cancel(connection, batch)
+        assert not file_batches.cancel(connection, batch)
+    with database.read() as connection:
+        assert file_batches.count_documents(connection, batch) == Counts(completed=1, cancelled=2)
+        assert file_batches.count_documents(connection, beside) == Counts(in_progress=1, completed=1)
+        assert file_batches.get_batch(connection, store, batch.public_id).cancelled
+        assert not file_batches.get_batch(connection, store, beside.public_id).cancelled
+    with database.write() as connection:
+        documents.delete_document(connection, reload(database, mine[1]))
+    with database.read() as connection:
+        assert file_batches.count_documents(connection, batch).total == 2
+    with database.write() as connection:
+        stores.delete_store(connection, store)
+    assert (count(database, schema.file_batches), count(database, schema.file_batch_documents)) == (0, 0)
+
+
+def test_a_document_is_split_in_its_own_way_only_where_that_is_another(database: Database, store: Store) -> None:
+    own = {"type": "static", "static": {"max_chunk_size_tokens": 100, "chunk_overlap_tokens": 0}}
+    with database.write() as connection:
+        file = files.add_file(connection, TENANT, "a.txt", "assistants", StoredBlob("0" * 64, 3))
+
+        def again(chunking: dict[str, object] | None) -> Document:
+            return documents.put_document(connection, store, file, None, None, chunking)
+
+        assert (again(dict(store.chunking)).chunking, again(None).attempt) == (None, 1)
+        assert (again(own).chunking, again(own).attempt) == (own, 2)
+        assert (again(None).chunking, again(None).attempt) == (own, 2)
+        back = again(dict(store.chunking))
+        assert (back.chunking, back.attempt, back.state) == (None, 3, "queued")
+
+
+def test_a_file_that_has_expired_is_not_there(database: Database, store: Store) -> None:
+    with database.write() as connection:
+        blob = StoredBlob("0" * 64, 3)
+        gone = files.add_file(connection, TENANT, "gone", "assistants", blob, expires_after=0)
+        stays = files.add_file(connection, TENANT, "stays", "assistants", blob, expires_after=3600)
+    with database.read() as connection:
+        assert [file.public_id for file in files.expired_files(connection)] == [gone.public_id]
+        assert [row.public_id for row in files.list_files(connection, TENANT, PageRequest()).rows] == [stays.public_id]
+        assert files.get_file(connection, TENANT, stays.public_id).expires_at == stays.created_at + 3600
+        with pytest.raises(NotThere):
+            files.get_file(connection, TENANT, gone.public_id)
+
+
+def test_nothing_makes_an_expired_store_active_again(database: Database, store: Store) -> None:
+    document = put(database, store, "a")
+
+    def aged(days: int) -> Store:
+        with database.write() as connection:
+            then = {"last_active_at": int(time.time()) - days * DAY, "expires_after_days": 2}
+            connection.execute(sa.update(schema.stores).values(then))
+        return seen()
+
+    def seen() -> Store:
+        with database.read() as connection:
+            return stores.get_store(connection, TENANT, store.public_id)
+
+    def use() -> None:
+        with database.write() as connection:
+            stores.touch_store(connection, store.id)
+            stores.update_store(connection, store, {"name": "another"})
+            stores.next_seq(connection, store.id)
+
+    assert not aged(1).expired
+    use()
+    assert seen().last_active_at >= time.time() - 60
+    old = aged(2)
+    with pytest.raises(ChangeRequest, match="has expired"):
+        stores.require_active(old)
+    use()
+    assert (seen().expired, seen().last_active_at) == (True, old.last_active_at)
+    with database.write() as connection:
+        assert [found.id for found in stores.expired_stores(connection)] == [store.id]
+        documents.delete_document(connection, document)
+        assert stores.expired_stores(connection) == []
