@@ -14,7 +14,19 @@ from fastapi import FastAPI
 from api.errors import install_handlers
 from api.middleware import BodyLimit, KeyCheck, KnownCallers, NoLeaks, RequestId, is_loopback
 from api.readiness import Readiness
-from api.routes import chat, context, files, folders, health, models, search, store_files, vector_stores
+from api.routes import (
+    chat,
+    context,
+    files,
+    folders,
+    health,
+    models,
+    responses,
+    search,
+    store_files,
+    traces,
+    vector_stores,
+)
 from indexes.errors import ChangeRequest
 from ingest.runner import Runner
 from rag.backend import Backend
@@ -47,7 +59,7 @@ def create_app(settings: Settings, *, jobs: bool = True, warm: bool = True) -> F
 
     app = FastAPI(title="Retrieval-augmented generation backend", lifespan=lifespan)
     install_handlers(app)
-    served = (files, vector_stores, store_files, folders, search, context, chat, models)
+    served = (files, vector_stores, store_files, folders, search, context, chat, responses, traces, models)
     for module in (health, *(served if role != "worker" else ())):
         app.include_router(module.router)
     _add_middleware(app, settings)

@@ -8,6 +8,7 @@ remembered.
 from __future__ import annotations
 
 import email.utils
+import logging
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -27,6 +28,8 @@ HOSTED = "https://api.openai.com/v1"
 CONNECT_SECONDS = 10.0
 LONGEST_EXCERPT = 300
 """Characters of a server's own message that ours repeats."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class OpenAILLM:
             "top_p": sampling.top_p,
             dialect.limit: sampling.max_tokens,
             "stop": list(sampling.stop) or None,
+            "response_format": sampling.response_format,
             "stream_options": {"include_usage": True} if dialect.usage else None,
         }
         return {name: value for name, value in request.items() if value is not None}
@@ -131,7 +135,8 @@ class OpenAILLM:
             return TryLater(f"{who} sent nothing for {self._alias.timeout:g} seconds.", code="timeout")
         if isinstance(error, APIConnectionError):
             return TryLater(f"{who} could not be reached, or the connection broke.")
-        return TryLater(f"{who} sent something that is no answer{self._excerpt(error)}.")
+        log.warning("%s sent something that is no answer%s", who, self._excerpt(error))
+        return TryLater(f"{who} sent something that is no answer. This server's log says more.")
 
     def _refused(self, error: APIStatusError, who: str) -> RagError:
         status = error.status_code
@@ -139,6 +144,7 @@ class OpenAILLM:
             advice = key_advice(f"models.{self._alias.name}", self._alias.api_key_env, self._alias.base_url)
             return TryLater(f"{who} refused this installation's credentials (status {status}). {advice}")
         if status in (408, 409, 429) or status >= 500 or status < 400:
+            log.warning("%s answered with status %d%s", who, status, self._excerpt(error))
             code = "rate_limit_exceeded" if status == 429 else "unavailable"
             return TryLater(f"{who} answered with status {status}.", code=code, retry_after=_retry_after(error))
         message = f"{who} refused the request (status {status}){self._excerpt(error)}."

@@ -187,12 +187,15 @@ async def test_a_server_that_fails_is_tried_later(server: FakeOpenAI, step: Hang
     assert (text, type(error)) == ("", TryLater)
 
 
-async def test_an_error_inside_the_stream_is_tried_later(server: FakeOpenAI) -> None:
+async def test_an_error_inside_the_stream_is_tried_later_and_its_words_are_for_the_log(
+    server: FakeOpenAI, caplog: pytest.LogCaptureFixture
+) -> None:
     piece = json.dumps({"choices": [{"delta": {"content": "One"}}]})
     server.chat(Events((piece, json.dumps({"error": {"message": "out of memory"}}))))
     text, error = await partly(OpenAILLM(alias(server)))
     assert (text, type(error)) == ("One", TryLater)
-    assert "out of memory" in error.message
+    assert "out of memory" not in error.message
+    assert "out of memory" in caplog.text
 
 
 async def test_nobody_listening_is_tried_later() -> None:
