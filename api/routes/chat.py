@@ -67,7 +67,7 @@ async def create_chat_completion(body: ChatRequest, request: Request, backend: O
     return JSONResponse(completion.model_dump())
 
 
-@router.get("/v1/chat/completions")
+@router.get("/v1/chat/completions", response_model=ChatCompletionList)
 def list_chat_completions(
     request: Request,
     backend: OpenBackend,
@@ -75,7 +75,7 @@ def list_chat_completions(
     after: Annotated[str | None, Query(max_length=256)] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     order: Annotated[Literal["asc", "desc"], Query()] = "asc",
-) -> ChatCompletionList:
+) -> Response:
     """The completions that were made with `store`. `metadata[KEY]=VALUE` leaves out those that say otherwise."""
     wanted = {
         name.removeprefix("metadata[")[:-1]: value
@@ -85,18 +85,14 @@ def list_chat_completions(
     found = listing.stored_answers(backend, "chat.completion", PageRequest(limit, order, after), model)
     bodies = [row.body for row in found.rows if wanted.items() <= row.metadata.items()]
     ids = [row.public_id for row in found.rows]
-    return ChatCompletionList(
-        data=[ChatCompletion.model_validate(body) for body in bodies],
-        first_id=ids[0] if ids else "",
-        last_id=ids[-1] if ids else "",
-        has_more=found.has_more,
-    )
+    page = {"first_id": ids[0] if ids else "", "last_id": ids[-1] if ids else "", "has_more": found.has_more}
+    return JSONResponse({"object": "list", "data": bodies, **page})
 
 
-@router.get("/v1/chat/completions/{completion_id}")
-def get_chat_completion(completion_id: str, backend: OpenBackend) -> ChatCompletion:
+@router.get("/v1/chat/completions/{completion_id}", response_model=ChatCompletion)
+def get_chat_completion(completion_id: str, backend: OpenBackend) -> Response:
     """One completion that was made with `store`."""
-    return ChatCompletion.model_validate(listing.stored_answer(backend, "chat.completion", completion_id).body)
+    return JSONResponse(listing.stored_answer(backend, "chat.completion", completion_id).body)
 
 
 @router.delete("/v1/chat/completions/{completion_id}")

@@ -49,7 +49,7 @@ def test_health_and_status(http: httpx.Client) -> None:
 
 def test_models(http: httpx.Client) -> None:
     models = {model["id"]: model for model in http.get("/v1/models").json()["data"]}
-    assert set(models) == {"extractive", "scripted"}
+    assert set(models) == {"extractive", "helper", "scripted", "small"}
     assert http.get("/v1/models/scripted").json() == models["scripted"]
     assert (models["scripted"]["object"], models["scripted"]["context_window"]) == ("model", 8192)
     refused(http.get("/v1/models/none"), 404, "model_not_found", "model")

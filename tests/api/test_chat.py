@@ -143,7 +143,7 @@ def test_the_store_need_not_be_named_where_there_is_one(keyed: httpx.Client, htt
     ("fields", "status", "code", "param"),
     [
         ({"tools": [{"type": "function"}]}, 400, "unsupported_parameter", "tools"),
-        ({"response_format": {"type": "json_object"}}, 400, "unsupported_parameter", "response_format"),
+        ({"response_format": {"type": "xml"}}, 400, "invalid_value", "response_format.type"),
         ({"logprobs": True}, 400, "unsupported_parameter", "logprobs"),
         ({"seed": 1}, 400, "unsupported_parameter", "seed"),
         ({"n": 2}, 400, "invalid_value", "n"),
@@ -175,7 +175,7 @@ def test_the_official_client_is_at_home(server: RunningServer, http: httpx.Clien
         assert client.vector_stores.files.retrieve(file.id, vector_store_id=store.id).status == "completed"
         hits = client.vector_stores.search(store.id, query="How does the otter sleep?")
         assert [hit.content[0].text for hit in hits] == ["The otter sleeps on its back."]
-        assert {model.id for model in client.models.list()} == {"extractive", "scripted"}
+        assert {model.id for model in client.models.list()} == {"extractive", "helper", "scripted", "small"}
         stream = client.chat.completions.create(
             model="extractive",
             messages=[{"role": "user", "content": "How does the otter sleep?"}],
