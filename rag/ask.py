@@ -87,6 +87,8 @@ async def prepare_with_model(backend: Backend, ask: Ask) -> Prepared:
     """As `prepare`, off the event loop; a later question of a conversation is made standalone by the model if there is
     one, as the settings say."""
     started = time.perf_counter()
+    # Here, because opening one may import for seconds, which would hold up every stream of this process.
+    await anyio.to_thread.run_sync(backend.models.llm, backend.models.get(ask.model))
     query = await _standalone(backend, ask)
     prepared = await anyio.to_thread.run_sync(prepare, backend, replace(ask, query=query))
     rewriting = prepared.started - started

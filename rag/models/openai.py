@@ -7,13 +7,14 @@ remembered.
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import json
 import logging
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 HOSTED = "https://api.openai.com/v1"
 CONNECT_SECONDS = 10.0
+DRAIN_SECONDS = 0.1
 LONGEST_EXCERPT = 300
 """Characters of a server's own message that ours repeats."""
 
@@ -119,8 +121,10 @@ class OpenAILLM:
             async for event in events:
                 if event.data.startswith("[DONE]"):
                     announced = True
-                if announced or not event.data:
-                    continue  # the rest of the body is read, so that the connection can be used again
+                    await _drain(events)
+                    break
+                if not event.data:
+                    continue
                 chunk = json.loads(event.data)
                 _require_no_error(chunk, chunks.response.request)
                 usage = _usage(chunk) or usage
@@ -192,6 +196,13 @@ def _simpler(dialect: _Dialect, message: str) -> _Dialect | None:
     if dialect.usage:
         return replace(dialect, usage=False)
     return None
+
+
+async def _drain(events: AsyncGenerator[Any, None]) -> None:
+    """Read the end of a body, so that its connection can be used again; not for long."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            await anext(events, None)
 
 
 def _require_no_error(chunk: Any, request: Any) -> None:

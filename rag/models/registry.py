@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any, cast, get_args
 from urllib.parse import urlsplit
 
@@ -40,6 +41,7 @@ class ModelRegistry:
         self._aliases.update({name: read_alias(name, table) for name, table in tables.items()})
         self._open: dict[str, LLM] = {}
         self._queues: dict[str, ModelQueue] = {}
+        self._lock = Lock()
         self._default = self.get(default).name
 
     def get(self, name: str | None = None) -> ModelAlias:
@@ -60,9 +62,10 @@ class ModelRegistry:
 
     def llm(self, alias: ModelAlias) -> LLM:
         """The provider of `alias`, opened at the first call and kept until `close`."""
-        if alias.name not in self._open:
-            self._open[alias.name] = provider_class(alias.provider)(alias)
-        return self._open[alias.name]
+        with self._lock:
+            if alias.name not in self._open:
+                self._open[alias.name] = provider_class(alias.provider)(alias)
+            return self._open[alias.name]
 
     def queue(self, alias: ModelAlias) -> ModelQueue:
         """The queue in front of `alias`."""
