@@ -24,8 +24,10 @@ from api.routes import (
     health,
     keys,
     models,
+    responses,
     search,
     store_files,
+    traces,
     vector_stores,
 )
 from indexes.errors import ChangeRequest
@@ -60,7 +62,9 @@ def create_app(settings: Settings, *, jobs: bool = True, warm: bool = True) -> F
 
     app = FastAPI(title="Retrieval-augmented generation backend", lifespan=lifespan)
     install_handlers(app)
-    served = (files, vector_stores, store_files, file_batches, folders, search, context, chat, embeddings, models, keys)
+    stores = (files, vector_stores, store_files, file_batches, folders)
+    answers = (search, context, chat, responses, traces, embeddings, models)
+    served = (*stores, *answers, keys)
     for module in (health, *(served if role != "worker" else ())):
         app.include_router(module.router)
     _add_middleware(app, settings)

@@ -40,7 +40,8 @@ log = logging.getLogger(__name__)
 
 
 class RequestId:
-    """Gives each request an id (the caller's own, if it is a plain one) and answers with it in `X-Request-ID`."""
+    """Gives each request an id (the caller's own, if it is a plain one) and answers with it in `X-Request-ID`; with
+    the id of its trace, where it has one, in `X-RAG-Trace-ID`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -55,7 +56,10 @@ class RequestId:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-ID"] = name
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = name
+                if trace_id := scope["state"].get("trace_id"):
+                    headers["X-RAG-Trace-ID"] = trace_id
             await send(message)
 
         await self._app(scope, receive, send_with_id)

@@ -15,21 +15,22 @@ CLOSE_SECONDS = 5.0
 """That a source gets to stop its work, after its reader has gone."""
 
 
-def event(data: Any) -> bytes:
+def event(data: Any, name: str | None = None) -> bytes:
     """One event. JSON has no line breaks, so it is one line."""
-    return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
+    head = b"" if name is None else b"event: " + name.encode() + b"\n"
+    return head + b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
 
 
 class EventStream(Response):
-    """Sends events as they come. When the caller goes away, `events` and what it reads from, `source`, are closed."""
+    """Sends events as they come. When the caller goes away, `events` and what it reads from, `sources`, are closed."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[bytes, None], source: AsyncGenerator[Any, None]) -> None:
+    def __init__(self, events: AsyncGenerator[bytes, None], *sources: AsyncGenerator[Any, None]) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._events = events
-        self._source = source
+        self._sources = sources
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -47,7 +48,8 @@ class EventStream(Response):
             # Not from within `events`: a generator that was never started runs no code when it is closed.
             with anyio.move_on_after(CLOSE_SECONDS, shield=True):
                 await self._events.aclose()
-                await self._source.aclose()
+                for source in self._sources:
+                    await source.aclose()
 
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

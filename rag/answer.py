@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, cast
 
-from indexes.errors import RagError
+from indexes.errors import ChangeRequest, RagError, TryLater
 from rag.citations import Citation, CitationFilter, RemovedMarker
 from rag.context import Context
 from rag.fence import visible
+from rag.json_answers import JsonCitationFilter
 from rag.models import Delta, ModelAlias, Sampling, Usage
 from rag.models.registry import ModelRegistry, merge_sampling
 from rag.tokenizers import open_tokenizer
@@ -26,6 +29,8 @@ class TextDelta:
     """A piece of the answer, checked; never empty."""
 
     text: str
+    citations: tuple[Citation, ...] = ()
+    """Those whose markers end in it."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,9 @@ class Answer:
     """As the provider counted, or counted here with the alias's tokenizer."""
     model: str
     """The alias's name."""
+    timings: Mapping[str, float] = field(default_factory=dict)
+    """Seconds: `queue` until the model's turn came, `first_token` from then until its first word, `answer` until its
+    last. Empty where no model was asked."""
 
 
 AnswerEvent = TextDelta | Answer
@@ -53,30 +61,38 @@ async def answer(
 
     Without anything relevant (`context.grounded` is False) no model is called: the answer is `abstention`. A model that
     says nothing stands on nothing either. `sampling` is the request's, over the alias's own. Raises what
-    `merge_sampling` and `LLM.stream` raise; when a model breaks off, what it said before has been delivered.
+    `merge_sampling`, `ModelQueue.place` and `LLM.stream` raise, TryLater (`timeout`) when it takes longer than the
+    alias allows, and ChangeRequest (`not_grounded`) where an abstention has no place in the form that was asked for.
+    When a model breaks off, what it said before has been delivered.
     """
     merged = merge_sampling(alias, sampling)
     if not context.grounded:
+        _require_prose(merged, abstention)
         yield TextDelta(abstention)
         yield Answer(abstention, (), (), False, "stop", Usage(0, 0), alias.name)
         return
     tokenizer = open_tokenizer(alias.tokenizer)
-    filtered = CitationFilter(context.passages)
+    filtered = (JsonCitationFilter if merged.response_format else CitationFilter)(context.passages)
     said = _Said((merged.max_tokens or alias.output_limit) * CHARACTERS_PER_TOKEN)
+    clock = _Clock()
     try:
-        async with aclosing(_stream(context, registry, alias, merged)) as deltas:
-            async for delta in deltas:
-                if text := filtered.feed(said.take(delta), delta.quote):
-                    yield said.out(text)
-                if said.room == 0:
-                    said.finish_reason = "length"
-                    break
+        async with registry.queue(alias).place():
+            clock.mark("queue")
+            async with aclosing(_timed(_stream(context, registry, alias, merged), alias)) as deltas:
+                async for delta in deltas:
+                    clock.mark_once("first_token")
+                    if text := filtered.feed(said.take(delta), delta.quote):
+                        yield said.out(text, filtered.citations)
+                    if said.room == 0:
+                        said.finish_reason = "length"
+                        break
     except RagError:
         if text := filtered.finish():
-            yield said.out(text)
+            yield said.out(text, filtered.citations)
         raise
+    clock.mark("answer")
     if text := filtered.finish():
-        yield said.out(text)
+        yield said.out(text, filtered.citations)
     yield Answer(
         text=said.text,
         citations=tuple(filtered.citations),
@@ -85,7 +101,34 @@ async def answer(
         finish_reason=said.finish_reason,
         usage=said.usage or Usage(context.ledger.prompt_tokens, tokenizer.count(said.raw)),
         model=alias.name,
+        timings=clock.spent,
     )
+
+
+def _require_prose(sampling: Sampling, abstention: str) -> None:
+    if sampling.response_format is not None:
+        raise ChangeRequest(
+            f"{abstention} (An answer in the form that was asked for needs something to stand on.)",
+            code="not_grounded",
+            param="messages",
+        )
+
+
+class _Clock:
+    """Seconds between marks."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def mark(self, name: str) -> None:
+        now = time.perf_counter()
+        self.spent[name] = now - self._last
+        self._last = now
+
+    def mark_once(self, name: str) -> None:
+        if name not in self.spent:
+            self.mark(name)
 
 
 class _Said:
@@ -98,6 +141,7 @@ class _Said:
         self.usage: Usage | None = None
         self._raw: list[str] = []
         self._text: list[str] = []
+        self._cited = 0
 
     def take(self, delta: Delta) -> str:
         """The text of `delta` as far as there is room."""
@@ -109,10 +153,12 @@ class _Said:
         self._raw.append(text)
         return text
 
-    def out(self, text: str) -> TextDelta:
-        """Note that `text` goes out."""
+    def out(self, text: str, citations: list[Citation]) -> TextDelta:
+        """Note that `text` goes out, with those of all `citations` so far that are new."""
         self._text.append(text)
-        return TextDelta(text)
+        new = tuple(citations[self._cited :])
+        self._cited = len(citations)
+        return TextDelta(text, new)
 
     @property
     def raw(self) -> str:
@@ -128,3 +174,20 @@ def _stream(
 ) -> AsyncGenerator[Delta, None]:
     """The provider's iterator, as something that can be closed; every asynchronous generator can."""
     return cast("AsyncGenerator[Delta, None]", registry.llm(alias).stream(context.messages, sampling, context))
+
+
+async def _timed(deltas: AsyncGenerator[Delta, None], alias: ModelAlias) -> AsyncGenerator[Delta, None]:
+    """The same, as long as one answer may take. Only waiting for the model is timed, never whoever reads."""
+    deadline = asyncio.get_running_loop().time() + alias.answer_seconds
+    async with aclosing(deltas):
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    delta = await anext(deltas)
+            except StopAsyncIteration:
+                return
+            except TimeoutError as error:
+                raise TryLater(
+                    f"The model {alias.name!r} did not finish within {alias.answer_seconds:g} seconds.", code="timeout"
+                ) from error
+            yield delta

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import secrets
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal, cast
+
+import anyio.to_thread
 
 from indexes.errors import ChangeRequest
 from rag.answer import Answer, TextDelta
@@ -14,12 +20,17 @@ from rag.catalog import chunks
 from rag.catalog.chunks import StoredChunk
 from rag.catalog.records import Store
 from rag.context import Context, Message
+from rag.conversation import by_model, by_words
 from rag.models import ModelAlias, Sampling
-from rag.models.registry import merge_sampling
+from rag.models.registry import EXTRACTIVE, merge_sampling
 from rag.pack import pack
 from rag.pack_settings import Order, PackSettings
 from rag.prompt import load_prompt
 from rag.retrieve import Retrieval, SearchOptions, retrieve
+from rag.traces import row_of, trace_of
+
+Kind = Literal["context", "chat.completion", "response"]
+Truncation = Literal["auto", "disabled"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,13 @@ class Ask:
     stores: tuple[Store, ...]
     messages: tuple[Message, ...]
     """The conversation, oldest first; the last one is the user's question."""
+    kind: Kind = "context"
+    """What the trace calls it."""
+    query: str | None = None
+    """What to search for; None makes it of the conversation, by words."""
+    truncation: Truncation = "auto"
+    """When the conversation does not fit: leave out its oldest turns, or refuse it. `disabled` lets it take the room of
+    the passages too."""
     model: str | None = None
     """An alias of the registry."""
     prompt: str | None = None
@@ -54,6 +72,27 @@ class Prepared:
     sampling: Sampling
     abstain: str
     """What is said when there is nothing to stand on."""
+    query: str
+    """What was searched for."""
+    kind: Kind
+    store_ids: tuple[int, ...]
+    trace_id: str
+    started: float
+    """By `time.perf_counter`."""
+    timings: Mapping[str, float]
+    """Seconds of each stage."""
+
+
+async def prepare_with_model(backend: Backend, ask: Ask) -> Prepared:
+    """As `prepare`, off the event loop; a later question of a conversation is made standalone by the model if there is
+    one, as the settings say."""
+    started = time.perf_counter()
+    # Here, because opening one may import for seconds, which would hold up every stream of this process.
+    await anyio.to_thread.run_sync(backend.models.llm, backend.models.get(ask.model))
+    query = await _standalone(backend, ask)
+    prepared = await anyio.to_thread.run_sync(prepare, backend, replace(ask, query=query))
+    rewriting = prepared.started - started
+    return replace(prepared, started=started, timings={"rewrite": rewriting, **prepared.timings})
 
 
 def prepare(backend: Backend, ask: Ask) -> Prepared:
@@ -62,31 +101,79 @@ def prepare(backend: Backend, ask: Ask) -> Prepared:
     Raises ChangeRequest when there is no question, or it does not fit the window, or the window is larger than
     the model's own (`invalid_window`), and NotThere for an unknown model or prompt.
     """
+    started = time.perf_counter()
     question, history = _question(ask.messages)
     alias = _within(_alias(backend.models.get(ask.model), ask), backend.caller.limits.tokens_per_request)
     sampling = merge_sampling(alias, ask.sampling)
     prompt = load_prompt(ask.prompt or alias.prompt, _folders(backend))
-    settings = pack_settings(backend, ask)
+    query = ask.query or (question if backend.settings.conversation.rewrite == "off" else by_words(ask.messages))
     search = replace(ask.search, limit=ask.search.limit or backend.settings.context.candidates, min_relevance=None)
-    retrieval = retrieve(backend, ask.stores, question, search)
+    retrieval = retrieve(backend, ask.stores, query, search)
+    retrieved = time.perf_counter()
     sources = _Sources(backend, retrieval)
     context = pack(
         question,
         retrieval.candidates,
         alias,
         prompt,
-        settings,
+        pack_settings(backend, ask),
         history=history,
         sampling=sampling,
         neighbours=sources.neighbours,
         slice_text=sources.slice_text,
     )
-    return Prepared(context, retrieval, alias, sampling, prompt.sections["abstain"])
+    if ask.truncation == "disabled" and context.ledger.turns_dropped:
+        raise _too_long(context, alias)
+    prepared = Prepared(
+        context=context,
+        retrieval=retrieval,
+        alias=alias,
+        sampling=sampling,
+        abstain=prompt.sections["abstain"],
+        query=query,
+        kind=ask.kind,
+        store_ids=tuple(store.id for store in ask.stores),
+        trace_id=f"trace_{secrets.token_hex(12)}",
+        started=started,
+        timings={**retrieval.timings, "pack": time.perf_counter() - retrieved},
+    )
+    if ask.kind == "context":
+        _trace(backend, prepared, None, None)
+    return prepared
 
 
-def answer(backend: Backend, prepared: Prepared) -> AsyncIterator[TextDelta | Answer]:
-    """The answer piece by piece, the whole of it last. Closing the iterator stops the model."""
-    return answer_from(prepared.context, backend.models, prepared.alias, prepared.sampling, prepared.abstain)
+async def answer(backend: Backend, prepared: Prepared) -> AsyncGenerator[TextDelta | Answer, None]:
+    """The answer piece by piece, the whole of it last. Closing the iterator stops the model. A trace is left behind
+    however it ends."""
+    said: Answer | None = None
+    fault: BaseException | None = None
+    pieces = answer_from(prepared.context, backend.models, prepared.alias, prepared.sampling, prepared.abstain)
+    try:
+        async with aclosing(cast("AsyncGenerator[TextDelta | Answer, None]", pieces)) as events:
+            async for piece in events:
+                said = piece if isinstance(piece, Answer) else None
+                yield piece
+    except BaseException as error:
+        fault = error
+        raise
+    finally:
+        _trace(backend, prepared, said, fault)
+
+
+def _trace(backend: Backend, prepared: Prepared, said: Answer | None, fault: BaseException | None) -> None:
+    backend.traces.submit(row_of(backend.caller, prepared, trace_of(backend, prepared, said, fault)))
+
+
+async def _standalone(backend: Backend, ask: Ask) -> str | None:
+    """What the model makes of the last question of a conversation; None where the words must do."""
+    settings = backend.settings.conversation
+    alias = backend.models.get(settings.model or ask.model)
+    if ask.query is not None or settings.rewrite != "model" or alias.provider == EXTRACTIVE.provider:
+        return ask.query
+    _question(ask.messages)
+    if not any(turn["role"] == "user" for turn in ask.messages[:-1]):
+        return None
+    return await by_model(ask.messages, backend.models, alias, _folders(backend))
 
 
 def pack_settings(backend: Backend, ask: Ask) -> PackSettings:
@@ -99,6 +186,7 @@ def pack_settings(backend: Backend, ask: Ask) -> PackSettings:
         widen=configured.widen,
         min_relevance=backend.settings.retrieval.min_relevance if least is None else least,
         context_tokens=configured.tokens,
+        history_share=1.0 if ask.truncation == "disabled" else PackSettings.history_share,
     )
 
 
@@ -129,6 +217,17 @@ def _question(messages: Sequence[Message]) -> tuple[str, tuple[Message, ...]]:
             param="messages",
         )
     return messages[-1]["content"], tuple(messages[:-1])
+
+
+def _too_long(context: Context, alias: ModelAlias) -> ChangeRequest:
+    ledger = context.ledger
+    return ChangeRequest(
+        f"The conversation does not fit: {ledger.turns_dropped} of its oldest messages would have to be left out of "
+        f"the {ledger.window} tokens of the model {alias.name!r}, of which {ledger.reserved_tokens} are reserved for "
+        "the answer. Shorten it, or ask with `truncation` `auto`.",
+        code="context_length_exceeded",
+        param="messages",
+    )
 
 
 def _alias(alias: ModelAlias, ask: Ask) -> ModelAlias:

@@ -31,6 +31,7 @@ from rag.searchable import Searchable
 from rag.settings import Settings, secret
 from rag.spaces import Space, require_same_space
 from rag.texts import Texts
+from rag.traces import TraceWriter
 from rag.views import View, Views
 
 NAMING_SETTINGS = ("catalog", "blobs", "embedder", "model", "vector_index", "keyword_index", "prompts")
@@ -88,6 +89,7 @@ class Backend:
             settings.qdrant, self.folder / "qdrant", self.database, lambda space_id: self._space_row(space_id)[0]
         )
         self.question_vectors = QuestionVectors()
+        self.traces = TraceWriter(self.database, settings)
         self.work_waiting = Event()
         """Set when documents were queued here, so that whoever runs the jobs need not wait for its next look."""
         self._spaces: dict[int, tuple[Space, Calibration]] = {}
@@ -153,6 +155,7 @@ class Backend:
         """Release everything. Idempotent."""
         await self.models.close()
         self.activity.close()
+        self.traces.close()
         self.views.close()
         self.remotes.close()
         self.embedders.close()

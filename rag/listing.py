@@ -5,15 +5,17 @@ Thin: each function is one transaction. Everything that becomes work is in `inge
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy.engine import Connection
 
 from indexes.errors import ChangeRequest
 from rag.access import Caller
+from rag.ask import Prepared
 from rag.backend import Backend
-from rag.catalog import batches, documents, file_batches, files, folders, stores
+from rag.catalog import batches, documents, file_batches, files, folders, responses, stores
 from rag.catalog.records import (
     Counts,
     Document,
@@ -26,6 +28,7 @@ from rag.catalog.records import (
     State,
     Store,
 )
+from rag.catalog.responses import Kind, StoredResponse
 from rag.keys import is_operator
 
 
@@ -135,6 +138,44 @@ def list_folders(backend: Backend, store: Store) -> list[Folder]:
     """The folders that were synced into a store."""
     with backend.database.read() as connection:
         return folders.list_folders(connection, store)
+
+
+def keep_answer(
+    backend: Backend,
+    prepared: Prepared,
+    kind: Kind,
+    body: Mapping[str, Any],
+    items: Sequence[Mapping[str, Any]],
+    previous: StoredResponse | None = None,
+) -> None:
+    """Keep an answer as it was sent, with the items that it answers and the response that it goes on from."""
+    previous_id = previous.id if previous else None
+    with backend.database.write() as connection:
+        responses.add_response(connection, backend.caller, prepared.store_ids, kind, body, items, previous_id)
+
+
+def stored_answer(backend: Backend, kind: Kind, public_id: str) -> StoredResponse:
+    """An answer that was kept for this caller. Raises NotThere."""
+    with backend.database.read() as connection:
+        return responses.get_response(connection, backend.caller, kind, public_id)
+
+
+def stored_conversation(backend: Backend, last: StoredResponse) -> list[StoredResponse]:
+    """A response and those that it goes on from, oldest first."""
+    with backend.database.read() as connection:
+        return responses.conversation(connection, backend.caller, last)
+
+
+def stored_answers(backend: Backend, kind: Kind, page: PageRequest, model: str | None = None) -> Page[StoredResponse]:
+    """The answers that were kept for this caller, one page of them. Raises ChangeRequest (`bad_cursor`)."""
+    with backend.database.read() as connection:
+        return responses.list_responses(connection, backend.caller, kind, page, model)
+
+
+def forget_answer(backend: Backend, kind: Kind, public_id: str) -> None:
+    """Forget an answer that was kept. Raises NotThere."""
+    with backend.database.write() as connection:
+        responses.drop_response(connection, responses.get_response(connection, backend.caller, kind, public_id))
 
 
 def workload(backend: Backend) -> Workload:

@@ -27,9 +27,19 @@ from indexes.errors import ChangeRequest, Unsupported
 from rag.context import Message
 
 PACKAGED = Path(__file__).parent / "prompts"
-SECTIONS = ("system", "user", "abstain")
-PER_REQUEST = ("marker", "passages", "question")
-"""Variables that change with each request: they may stand in the user section only."""
+
+
+@dataclass(frozen=True)
+class PromptForm:
+    """What a kind of prompt must hold."""
+
+    sections: tuple[str, ...]
+    per_request: tuple[str, ...]
+    """Variables that change with each request: they stand in the user section, once, and in no other."""
+
+
+ANSWER = PromptForm(("system", "user", "abstain"), ("marker", "passages", "question"))
+STANDALONE = PromptForm(("system", "user"), ("conversation", "question"))
 
 
 @dataclass(frozen=True)
@@ -43,12 +53,12 @@ class Prompt:
     description: str
     variables: tuple[str, ...]
     sections: Mapping[str, str]
-    """The texts of `system`, `user` and `abstain`."""
+    """The texts of `system`, `user` and (for answers) `abstain`."""
     path: str
     """Where it was read from, for messages."""
 
 
-def load_prompt(name: str, folders: Sequence[Path | str] = ()) -> Prompt:
+def load_prompt(name: str, folders: Sequence[Path | str] = (), form: PromptForm = ANSWER) -> Prompt:
     """The prompt `name` from the first of `folders` that has `name`.txt, else from those that come with the package.
 
     Raises Unsupported, naming the known prompts, for an unknown name; ChangeRequest for a file that breaks a rule.
@@ -58,7 +68,7 @@ def load_prompt(name: str, folders: Sequence[Path | str] = ()) -> Prompt:
         for place in places:
             path = place / f"{name}.txt"
             if path.is_file():
-                return read_prompt(path)
+                return read_prompt(path, form)
     known = sorted({path.stem for place in places for path in place.glob("*.txt")})
     raise Unsupported(
         f"No prompt is called {name!r}. Known are {', '.join(known)}; to add one, put {name}.txt into the folder "
@@ -68,7 +78,7 @@ def load_prompt(name: str, folders: Sequence[Path | str] = ()) -> Prompt:
     )
 
 
-def read_prompt(path: Path) -> Prompt:
+def read_prompt(path: Path, form: PromptForm = ANSWER) -> Prompt:
     """The prompt in this file. Raises ChangeRequest, naming the file and the fault, when it breaks a rule."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -85,7 +95,7 @@ def read_prompt(path: Path) -> Prompt:
         sections=sections,
         path=str(path),
     )
-    _check(prompt, path)
+    _check(prompt, path, form)
     return prompt
 
 
@@ -103,17 +113,17 @@ def _fields(path: Path, header: str) -> dict[str, str]:
     return fields
 
 
-def _check(prompt: Prompt, path: Path) -> None:
-    for section in SECTIONS:
+def _check(prompt: Prompt, path: Path, form: PromptForm) -> None:
+    for section in form.sections:
         if section not in prompt.sections:
             raise _fault(path, f"it has no section `--- {section}`")
     for section, text in prompt.sections.items():
         for variable in _placeholders(text):
             if variable not in prompt.variables:
                 raise _fault(path, f"section {section} uses {{{{{variable}}}}}, which `variables:` does not declare")
-            if section != "user" and variable in PER_REQUEST:
+            if section != "user" and variable in form.per_request:
                 raise _fault(path, f"section {section} uses {{{{{variable}}}}}, but must be the same for every request")
-    for variable in PER_REQUEST:
+    for variable in form.per_request:
         if prompt.sections["user"].count(f"{{{{{variable}}}}}") != 1:
             raise _fault(path, f"section user must hold {{{{{variable}}}}} exactly once")
 

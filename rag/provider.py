@@ -4,6 +4,7 @@ and what each error means to the caller."""
 from __future__ import annotations
 
 import email.utils
+import logging
 import math
 import os
 import time
@@ -22,7 +23,9 @@ HOSTED_KEY = "OPENAI_API_KEY"
 """The hosted service's usual variable."""
 CONNECT_SECONDS = 10.0
 LONGEST_EXCERPT = 300
-"""Characters of a server's own message that ours repeats."""
+"""Characters of a server's own message that ours or the log repeats."""
+
+log = logging.getLogger(__name__)
 
 
 class Provider:
@@ -90,7 +93,8 @@ class Provider:
             return TryLater(f"{self.who} sent nothing for {self._alias.timeout:g} seconds.", code="timeout")
         if isinstance(error, APIConnectionError):
             return TryLater(f"{self.who} could not be reached, or the connection broke.")
-        return TryLater(f"{self.who} sent something that is no answer{self._excerpt(error)}.", code=nonsense)
+        log.warning("%s sent something that is no answer%s", self.who, self._excerpt(error))
+        return TryLater(f"{self.who} sent something that is no answer. This server's log says more.", code=nonsense)
 
     def _of_status(self, error: APIStatusError, refused: str) -> RagError:
         status = error.status_code
@@ -99,6 +103,7 @@ class Provider:
                 f"{self.who} refused this installation's credentials (status {status}). {self._key_advice()}"
             )
         if status in (408, 409, 429) or status >= 500 or status < 400:
+            log.warning("%s answered with status %d%s", self.who, status, self._excerpt(error))
             code = "rate_limit_exceeded" if status == 429 else "unavailable"
             wait = retry_after(error.response.headers.get("retry-after", ""))
             return TryLater(f"{self.who} answered with status {status}.", code=code, retry_after=wait)

@@ -143,6 +143,34 @@ class ContextSettings(Section):
     """A cap on the prompt below the model's window."""
 
 
+class ConversationSettings(Section):
+    """How a conversation becomes one question to search for."""
+
+    rewrite: Literal["model", "words", "off"] = "model"
+    """`model` lets the language model say the last question in full. With `words`, and where the model is the
+    extractive one or fails, the question before is searched along where the last one seems to need it; with `off` only
+    the last one is."""
+    model: str | None = None
+    """The alias that rewrites; unset: the one that answers."""
+
+
+class TraceSettings(Section):
+    capture: bool = False
+    """Keep the words too: the question, the answer and its quotes. Without it only hashes and lengths of them."""
+    days: float = Field(default=14, ge=0)
+    most: int = Field(default=100_000, ge=1)
+    """Traces kept, at most; the oldest go first."""
+    judged_days: float = Field(default=365, ge=0)
+    """Days for which those with feedback are kept, whatever their number."""
+
+
+class ResponseSettings(Section):
+    """Responses and chat completions that were stored for their callers."""
+
+    days: float = Field(default=30, ge=0)
+    most: int = Field(default=100_000, ge=1)
+
+
 class Settings(Section):
     """Everything that can be configured, with its defaults."""
 
@@ -168,6 +196,9 @@ class Settings(Section):
     qdrant: QdrantSettings = QdrantSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     context: ContextSettings = ContextSettings()
+    conversation: ConversationSettings = ConversationSettings()
+    traces: TraceSettings = TraceSettings()
+    responses: ResponseSettings = ResponseSettings()
     models: dict[str, dict[str, Any]] = {}
     embedders: dict[str, dict[str, Any]] = {}
 

@@ -1,20 +1,18 @@
-"""Chat completions: a cited answer, at once or as a stream."""
+"""Chat completions: a cited answer, at once or as a stream; and those that were stored."""
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, Literal
 
-import anyio
 import anyio.to_thread
-from fastapi import Request
-from starlette.requests import ClientDisconnect
-from starlette.responses import Response
+from fastapi import Query, Request
+from starlette.responses import JSONResponse, Response
 
+from api.answering import Pieces, begin, grounds
 from api.dependencies import OpenBackend, new_router, requires
 from api.errors import as_rag_error, error_body
 from api.routes.context import named_stores, to_ask
@@ -22,23 +20,21 @@ from api.schemas.chat import (
     Annotation,
     AssistantMessage,
     ChatCompletion,
+    ChatCompletionList,
     ChatRequest,
     Choice,
-    CitationObject,
-    Grounds,
-    RemovedMarkerObject,
+    DeletedCompletion,
     UrlCitation,
     UsageObject,
     plain_messages,
 )
-from api.sse import DONE, EventStream, event
+from api.sse import DONE, event
+from rag import listing
 from rag.answer import Answer, TextDelta
-from rag.ask import Prepared, answer, prepare
+from rag.ask import Ask, Prepared
 from rag.backend import Backend
+from rag.catalog.records import PageRequest
 from rag.models import Sampling
-
-Pieces = AsyncGenerator[TextDelta | Answer, None]
-Result = TypeVar("Result")
 
 router = new_router(tags=["chat"])
 
@@ -49,92 +45,106 @@ class _Frame:
 
     id: str
     created: int
-    model: str
     base_url: str
     """Of this server, with a closing slash."""
+    body: ChatRequest
+    prepared: Prepared
+
+    @property
+    def model(self) -> str:
+        return self.prepared.alias.name
 
 
 @router.post("/v1/chat/completions", response_model=ChatCompletion, dependencies=[requires("query")])
-async def create_chat_completion(
-    body: ChatRequest, request: Request, backend: OpenBackend
-) -> Response | ChatCompletion:
+async def create_chat_completion(body: ChatRequest, request: Request, backend: OpenBackend) -> Response:
     """Answer the last message from the stores, every claim with its source."""
-    prepared = await anyio.to_thread.run_sync(_prepare, backend, body)
-    frame = _Frame(f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), prepared.alias.name, str(request.base_url))
-    pieces = cast(Pieces, answer(backend, prepared))
-    if not body.stream:
-        return _completion(frame, await _unless_gone(request, _whole(pieces)))
-    usage = body.stream_options is not None and body.stream_options.include_usage is True
-    # The first piece comes before the status line: what fails early fails with its own status.
-    try:
-        first = await _unless_gone(request, anext(pieces))
-    except BaseException:
-        await pieces.aclose()
-        raise
-    return EventStream(_events(frame, first, pieces, with_usage=usage), pieces)
+    turn = await begin(request, backend, lambda: _ask(backend, body))
+    frame = _Frame(f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), str(request.base_url), body, turn.prepared)
+    if body.stream:
+        return await turn.stream(request, lambda pieces: _events(backend, frame, pieces))
+    completion = _completion(frame, await turn.whole(request))
+    await _store(backend, frame, completion)
+    return JSONResponse(completion.model_dump())
 
 
-def _prepare(backend: Backend, body: ChatRequest) -> Prepared:
+@router.get("/v1/chat/completions", response_model=ChatCompletionList, dependencies=[requires("query")])
+def list_chat_completions(
+    request: Request,
+    backend: OpenBackend,
+    model: Annotated[str | None, Query(max_length=256)] = None,
+    after: Annotated[str | None, Query(max_length=256)] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Annotated[Literal["asc", "desc"], Query()] = "asc",
+) -> Response:
+    """The completions that were made with `store`. `metadata[KEY]=VALUE` leaves out those that say otherwise."""
+    wanted = {
+        name.removeprefix("metadata[")[:-1]: value
+        for name, value in request.query_params.items()
+        if name.startswith("metadata[") and name.endswith("]")
+    }
+    found = listing.stored_answers(backend, "chat.completion", PageRequest(limit, order, after), model)
+    bodies = [row.body for row in found.rows if wanted.items() <= row.metadata.items()]
+    ids = [row.public_id for row in found.rows]
+    page = {"first_id": ids[0] if ids else "", "last_id": ids[-1] if ids else "", "has_more": found.has_more}
+    return JSONResponse({"object": "list", "data": bodies, **page})
+
+
+@router.get("/v1/chat/completions/{completion_id}", response_model=ChatCompletion, dependencies=[requires("query")])
+def get_chat_completion(completion_id: str, backend: OpenBackend) -> Response:
+    """One completion that was made with `store`."""
+    return JSONResponse(listing.stored_answer(backend, "chat.completion", completion_id).body)
+
+
+@router.delete("/v1/chat/completions/{completion_id}", dependencies=[requires("query")])
+def delete_chat_completion(completion_id: str, backend: OpenBackend) -> DeletedCompletion:
+    """Forget a stored completion."""
+    listing.forget_answer(backend, "chat.completion", completion_id)
+    return DeletedCompletion(id=completion_id)
+
+
+def _ask(backend: Backend, body: ChatRequest) -> Ask:
     stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     sampling = Sampling(
         temperature=body.temperature,
         top_p=body.top_p,
         max_tokens=body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens,
         stop=stop,
+        response_format=body.wanted_format(),
     )
-    stores = named_stores(backend, body.vector_store_ids)
-    return prepare(backend, to_ask(body, stores, plain_messages(body.messages), sampling))
+    stores = named_stores(backend, body.vector_store_ids, body.model)
+    return to_ask(body, stores, plain_messages(body.messages), sampling, "chat.completion")
 
 
-async def _whole(pieces: Pieces) -> Answer:
-    async with aclosing(pieces):
-        async for piece in pieces:
-            if isinstance(piece, Answer):
-                return piece
-    raise AssertionError("the stream ended without its answer")
+async def _store(backend: Backend, frame: _Frame, completion: ChatCompletion) -> None:
+    if not frame.body.store:
+        return
+    items = [message.model_dump(exclude_none=True) for message in frame.body.messages]
+    await anyio.to_thread.run_sync(
+        listing.keep_answer, backend, frame.prepared, "chat.completion", completion.model_dump(), items
+    )
 
 
-async def _unless_gone(request: Request, work: Awaitable[Result]) -> Result:
-    """The result of some work, which is cancelled when the caller goes away. Raises ClientDisconnect then."""
-    results: list[Result] = []
-    faults: list[Exception] = []
-    async with anyio.create_task_group() as group:
-
-        async def do() -> None:
-            try:
-                results.append(await work)
-            except Exception as error:  # noqa: BLE001 - raised below, outside of the group
-                faults.append(error)
-            group.cancel_scope.cancel()
-
-        group.start_soon(do)
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        group.cancel_scope.cancel()
-    if faults:
-        raise faults[0]
-    if not results:
-        raise ClientDisconnect()
-    return results[0]
-
-
-async def _events(
-    frame: _Frame, first: TextDelta | Answer, pieces: Pieces, *, with_usage: bool
-) -> AsyncGenerator[bytes, None]:
+async def _events(backend: Backend, frame: _Frame, pieces: Pieces) -> AsyncGenerator[bytes, None]:
+    options = frame.body.stream_options
+    with_usage = options is not None and options.include_usage is True
     yield _chunk(frame, {"role": "assistant", "content": "", "refusal": None}, with_usage)
     try:
-        piece = first
-        while isinstance(piece, TextDelta):
-            yield _chunk(frame, {"content": piece.text}, with_usage)
-            piece = await anext(pieces)
+        async for piece in pieces:
+            if isinstance(piece, TextDelta):
+                yield _chunk(frame, {"content": piece.text}, with_usage)
+                continue
+            completion = _completion(frame, piece)
+            await _store(backend, frame, completion)
     except Exception as error:  # noqa: BLE001 - the status line is long gone: the stream itself tells
         yield event(error_body(as_rag_error(error)))
         return
-    annotations = [annotation.model_dump() for annotation in _annotations(frame, piece)]
-    grounds = _grounds(piece).model_dump()
-    yield _chunk(frame, {"annotations": annotations}, with_usage, piece.finish_reason, **grounds)
+    whole = completion.model_dump()
+    choice = whole["choices"][0]
+    extras = {name: whole[name] for name in ("citations", "grounded", "removed_markers", "trace_id")}
+    annotations = {"annotations": choice["message"]["annotations"]}
+    yield _chunk(frame, annotations, with_usage, choice["finish_reason"], **extras)
     if with_usage:
-        yield event({**_head(frame), "choices": [], "usage": _usage(piece).model_dump(), **grounds})
+        yield event({**_head(frame), "choices": [], "usage": whole["usage"], **extras})
     yield DONE
 
 
@@ -152,21 +162,15 @@ def _head(frame: _Frame) -> dict[str, Any]:
 
 def _completion(frame: _Frame, said: Answer) -> ChatCompletion:
     message = AssistantMessage(content=said.text, annotations=_annotations(frame, said))
+    prompt, completion = said.usage.prompt_tokens, said.usage.completion_tokens
     return ChatCompletion(
         id=frame.id,
         created=frame.created,
         model=frame.model,
         choices=[Choice(message=message, finish_reason=said.finish_reason)],
-        usage=_usage(said),
-        **dict(_grounds(said)),
-    )
-
-
-def _grounds(said: Answer) -> Grounds:
-    return Grounds(
-        citations=[CitationObject.model_validate(citation) for citation in said.citations],
-        grounded=said.grounded,
-        removed_markers=[RemovedMarkerObject.model_validate(marker) for marker in said.removed_markers],
+        usage=UsageObject(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion),
+        metadata=frame.body.metadata,
+        **dict(grounds(frame.prepared, said)),
     )
 
 
@@ -182,8 +186,3 @@ def _annotations(frame: _Frame, said: Answer) -> list[Annotation]:
         )
         for citation in said.citations
     ]
-
-
-def _usage(said: Answer) -> UsageObject:
-    prompt, completion = said.usage.prompt_tokens, said.usage.completion_tokens
-    return UsageObject(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)

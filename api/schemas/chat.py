@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from api.schemas.common import Identifier, Question, RequestModel, ResponseModel
+from api.schemas.common import Identifier, Metadata, Question, RequestModel, ResponseModel
 from api.schemas.search import Retrieving
 from rag.context import Ledger, Message, Scalar
 from rag.pack_settings import Order
@@ -20,7 +20,6 @@ NOT_SERVED: Mapping[str, tuple[Any, ...]] = {
     "functions": (None, []),
     "logit_bias": (None, {}),
     "logprobs": (None, False),
-    "metadata": (None, {}),
     "modalities": (None, ["text"]),
     "moderation": (None,),
     "parallel_tool_calls": (None, True, False),
@@ -29,10 +28,8 @@ NOT_SERVED: Mapping[str, tuple[Any, ...]] = {
     "prompt_cache_options": (None,),
     "prompt_cache_retention": (None,),
     "reasoning_effort": (None,),
-    "response_format": (None, {"type": "text"}),
     "seed": (None,),
     "service_tier": (None, "auto", "default"),
-    "store": (None, False),
     "tool_choice": (None, "none", "auto"),
     "tools": (None, []),
     "top_logprobs": (None, 0),
@@ -101,6 +98,19 @@ class StreamOptions(RequestModel):
     include_obfuscation: bool | None = None
 
 
+class ResponseFormat(RequestModel):
+    """OpenAI's form of an answer; the schema is the provider's to judge."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _schema_where_it_belongs(self) -> ResponseFormat:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("'json_schema' goes with the type 'json_schema', and only with it")
+        return self
+
+
 class ChatRequest(Answering):
     """OpenAI's chat completion; `model` is an alias of the registry."""
 
@@ -113,6 +123,11 @@ class ChatRequest(Answering):
     n: Literal[1] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = None
+    """Passed on where the alias says that its server has the form."""
+    store: bool | None = None
+    """Keep the completion, so that it can be asked for again."""
+    metadata: Metadata | None = None
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
@@ -120,14 +135,24 @@ class ChatRequest(Answering):
     @model_validator(mode="before")
     @classmethod
     def _only_what_is_served(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        for name in data.keys() & NOT_SERVED.keys():
-            if data[name] not in NOT_SERVED[name]:
-                raise PydanticCustomError(
-                    "unsupported_parameter", "'{param}' is not served here. Leave it out.", {"param": name}
-                )
-        return {name: value for name, value in data.items() if name not in NOT_SERVED}
+        return only_served(data, NOT_SERVED)
+
+    def wanted_format(self) -> dict[str, Any] | None:
+        """The form of the answer as a provider takes it; None for text."""
+        given = self.response_format
+        return None if given is None or given.type == "text" else given.model_dump(exclude_none=True)
+
+
+def only_served(data: Any, not_served: Mapping[str, tuple[Any, ...]]) -> Any:
+    """A body without the fields that nothing acts on. Refuses one that asks for something by them."""
+    if not isinstance(data, dict):
+        return data
+    for name in data.keys() & not_served.keys():
+        if data[name] not in not_served[name]:
+            raise PydanticCustomError(
+                "unsupported_parameter", "'{param}' is not served here. Leave it out.", {"param": name}
+            )
+    return {name: value for name, value in data.items() if name not in not_served}
 
 
 class PassageObject(ResponseModel):
@@ -168,6 +193,9 @@ class ContextResponse(ResponseModel):
     grounded: bool
     prompt: PromptObject
     model: str
+    query: str
+    """What was searched for: the question, with what came before it where it leans on that."""
+    trace_id: str
     timings_ms: dict[str, float]
 
 
@@ -246,6 +274,8 @@ class Grounds(ResponseModel):
     citations: list[CitationObject]
     grounded: bool
     removed_markers: list[RemovedMarkerObject]
+    trace_id: str
+    """What `/v1/traces/{id}` tells of it, and feedback names."""
 
 
 class ChatCompletion(Grounds):
@@ -257,6 +287,25 @@ class ChatCompletion(Grounds):
     model: str
     choices: list[Choice]
     usage: UsageObject
+    metadata: dict[str, str] | None = None
+
+
+class ChatCompletionList(ResponseModel):
+    """One page of stored completions; `last_id` is the cursor of the next one."""
+
+    object: Literal["list"] = "list"
+    data: list[ChatCompletion]
+    first_id: str
+    last_id: str
+    has_more: bool
+
+
+class DeletedCompletion(ResponseModel):
+    """Which completion was forgotten."""
+
+    id: str
+    object: Literal["chat.completion.deleted"] = "chat.completion.deleted"
+    deleted: bool = True
 
 
 def plain_messages(messages: list[ChatMessage]) -> tuple[Message, ...]:

@@ -322,3 +322,48 @@ vectors = _table(
     sa.PrimaryKeyConstraint("space_id", "tenant", "embedding_key"),
 )
 """Little-endian float32, `dimension` of them, unit length; one per text, space and tenant."""
+
+
+def _answered(name: str, *items: sa.schema.SchemaItem) -> sa.Table:
+    """A table of what was answered, with whom it was answered to: see `rag.catalog.answered`."""
+    return _table(
+        name,
+        _id(),
+        sa.Column("public_id", sa.String(64), nullable=False, unique=True),
+        sa.Column("tenant", sa.String(64), nullable=False),
+        sa.Column("key_id", sa.String(64)),
+        sa.Column("permissions", sa.Text),
+        sa.Column("stores", sa.Text, nullable=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        *items,
+        sa.Index(None, "created_at"),
+    )
+
+
+responses = _answered(
+    "responses",
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("metadata", Json, nullable=False),
+    sa.Column("previous_id", Id),
+    sa.Column("input", Json, nullable=False),
+    sa.Column("body", Json, nullable=False),
+)
+"""Answers that were stored, as they were sent, with what they answer; `previous_id` is the one whose conversation they
+go on with. `kind` is `response` or `chat.completion`."""
+
+traces = _answered("traces", sa.Column("body", Json, nullable=False))
+"""How answers came about."""
+
+feedback = _table(
+    "feedback",
+    _id(),
+    sa.Column("public_id", sa.String(40), nullable=False, unique=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("trace_id", Id, sa.ForeignKey("traces.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("idempotency_key", sa.String(256)),
+    sa.Column("body", Json, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("trace_id", "idempotency_key"),
+)
+"""What was thought of the answer of a trace."""

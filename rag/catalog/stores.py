@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection, Row
 
 from indexes.errors import ChangeRequest, NotThere
 from rag.access import Caller
-from rag.catalog import schema, seen
+from rag.catalog import answered, schema, seen
 from rag.catalog.paging import page_rows
 from rag.catalog.records import DAY, Counts, Generation, Page, PageRequest, Store
 from rag.spaces import Space
@@ -146,6 +146,7 @@ def delete_store(connection: Connection, store: Store) -> list[str]:
     """Forget a store with everything in it. Returns the keys of its parsed texts, for `purge.unused_texts`."""
     versions, vectors, chunks = schema.versions.c, schema.vectors.c, schema.chunks.c
     texts = list(connection.execute(sa.select(versions.text_blob).where(versions.store_id == store.id)).scalars())
+    answered.forget_store(connection, store.id)
     spaces = sa.select(schema.generations.c.space_id).where(schema.generations.c.store_id == store.id)
     space_ids = list(connection.execute(spaces).scalars())
     for table in (

@@ -6,9 +6,9 @@ as `package.module:Class` in the settings.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 from rag.context import Context, Message, Passage
 
@@ -19,6 +19,10 @@ PROVIDERS = {
 """Each is constructed with the `ModelAlias` that it serves."""
 
 
+ResponseForm = Literal["json_object", "json_schema"]
+"""Forms of an answer that a provider can be held to."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How to sample; None leaves the provider's own default."""
@@ -27,6 +31,8 @@ class Sampling:
     top_p: float | None = None
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    response_format: Mapping[str, Any] | None = None
+    """OpenAI's `response_format` of one of the kinds `ResponseForm`; None for plain text."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,18 @@ class ModelAlias:
     prompt: str = "answer"
     """The prompt template used unless the request names one."""
     sampling: Sampling = Sampling()
+    response_formats: tuple[ResponseForm, ...] = ()
+    """What its server can be held to; a request for anything else is refused."""
+    vector_stores: tuple[str, ...] = ()
+    """Where a request that names no store looks, by id or unique name; empty: the only store there is."""
+    concurrent: int = 64
+    """Answers that one process makes at once."""
+    waiting: int = 256
+    """Requests of one process that wait for their turn, at most."""
+    wait_seconds: float = 30.0
+    """That a request waits for its turn, at most."""
+    answer_seconds: float = 300.0
+    """That one answer may take, at most."""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ remembered.
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,8 @@ from rag.tokenizers import plain
 
 if TYPE_CHECKING:
     from openai import APIStatusError
+
+DRAIN_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -92,43 +96,40 @@ class OpenAILLM:
             "top_p": sampling.top_p,
             dialect.limit: sampling.max_tokens,
             "stop": list(sampling.stop) or None,
+            "response_format": sampling.response_format,
             "stream_options": {"include_usage": True} if dialect.usage else None,
         }
         return {name: value for name, value in request.items() if value is not None}
 
     async def _deltas(self, chunks: Any) -> AsyncGenerator[Delta, None]:
-        """Pieces of text, then one last delta with the finish and the usage, whatever the server left out."""
+        """Pieces of text, then one last delta with the finish and the usage, whatever the server left out.
+
+        The SDK would make an object of each chunk, which takes longer than all the rest: its events are read instead.
+        """
         finish: str | None = None
         usage: Usage | None = None
-        spoke = False
-        ending = _Ending(chunks)
-        async for chunk in chunks:
-            usage = _usage(chunk) or usage
-            text, reason = _piece(chunk)
-            finish = finish or reason
-            if text:
-                spoke = True
-                yield Delta(text)
+        spoke = announced = False
+        async with aclosing(chunks._iter_events()) as events:
+            async for event in events:
+                if event.data.startswith("[DONE]"):
+                    announced = True
+                    await _drain(events)
+                    break
+                if not event.data:
+                    continue
+                chunk = json.loads(event.data)
+                _require_no_error(chunk, chunks.response.request)
+                usage = _usage(chunk) or usage
+                text, reason = _piece(chunk)
+                finish = finish or reason
+                if text:
+                    spoke = True
+                    yield Delta(text)
         if not spoke and finish is None:
             raise TryLater(f"{self._provider.who} ended its stream without an answer.")
-        if finish is None and not ending.announced:
+        if finish is None and not announced:
             raise TryLater(f"{self._provider.who} broke off in the middle of its answer.")
         yield Delta(finish_reason="length" if finish == "length" else "stop", usage=usage)
-
-
-class _Ending:
-    """Whether a stream announced its end with `[DONE]`, which the SDK swallows. To be made before it is read."""
-
-    def __init__(self, chunks: Any) -> None:
-        self.announced = False
-        self._events = chunks._iter_events
-        chunks._iter_events = self._noting
-
-    async def _noting(self) -> AsyncGenerator[Any, None]:
-        async with aclosing(self._events()) as events:
-            async for event in events:
-                self.announced = self.announced or event.data.startswith("[DONE]")
-                yield event
 
 
 def _simpler(dialect: _Dialect, message: str) -> _Dialect | None:
@@ -140,19 +141,39 @@ def _simpler(dialect: _Dialect, message: str) -> _Dialect | None:
     return None
 
 
+async def _drain(events: AsyncGenerator[Any, None]) -> None:
+    """Read the end of a body, so that its connection can be used again; not for long."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            await anext(events, None)
+
+
+def _require_no_error(chunk: Any, request: Any) -> None:
+    """Raise what a server tells of in the midst of its stream."""
+    from openai import APIError
+
+    error = chunk.get("error") if isinstance(chunk, dict) else None
+    if error:
+        message = error.get("message") if isinstance(error, dict) else error
+        raise APIError(str(message), request=request, body=error)
+
+
 def _piece(chunk: Any) -> tuple[str, str | None]:
-    """Text and finish reason of a chunk, from whatever it holds: the SDK does not validate."""
-    choices = getattr(chunk, "choices", None)
+    """Text and finish reason of a chunk, from whatever it holds."""
+    choices = _field(chunk, "choices")
     if not isinstance(choices, list) or not choices:
         return "", None
-    delta, reason = getattr(choices[0], "delta", None), getattr(choices[0], "finish_reason", None)
-    text = getattr(delta, "content", None)
+    text, reason = _field(_field(choices[0], "delta"), "content"), _field(choices[0], "finish_reason")
     return text if isinstance(text, str) else "", reason if isinstance(reason, str) and reason else None
 
 
 def _usage(chunk: Any) -> Usage | None:
-    usage = getattr(chunk, "usage", None)
-    counts = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
+    usage = _field(chunk, "usage")
+    counts = _field(usage, "prompt_tokens"), _field(usage, "completion_tokens")
     if not all(isinstance(count, int) and count >= 0 for count in counts):
         return None
-    return Usage(*counts)  # type: ignore[arg-type]
+    return Usage(*counts)
+
+
+def _field(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else None

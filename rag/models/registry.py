@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from threading import Lock
+from typing import Any, cast, get_args
 from urllib.parse import urlsplit
 
 from indexes.errors import ChangeRequest, NotThere, RagError, Unsupported
 from indexes.registry import resolve
-from rag.models import LLM, PROVIDERS, ModelAlias, Sampling
+from rag.models import LLM, PROVIDERS, ModelAlias, ResponseForm, Sampling
+from rag.models.queue import ModelQueue
 from rag.tokenizers import open_tokenizer
 
 GROUP = "rag.models"
@@ -38,6 +40,8 @@ class ModelRegistry:
         self._aliases = {EXTRACTIVE.name: EXTRACTIVE}
         self._aliases.update({name: read_alias(name, table) for name, table in tables.items()})
         self._open: dict[str, LLM] = {}
+        self._queues: dict[str, ModelQueue] = {}
+        self._lock = Lock()
         self._default = self.get(default).name
 
     def get(self, name: str | None = None) -> ModelAlias:
@@ -58,9 +62,14 @@ class ModelRegistry:
 
     def llm(self, alias: ModelAlias) -> LLM:
         """The provider of `alias`, opened at the first call and kept until `close`."""
-        if alias.name not in self._open:
-            self._open[alias.name] = provider_class(alias.provider)(alias)
-        return self._open[alias.name]
+        with self._lock:
+            if alias.name not in self._open:
+                self._open[alias.name] = provider_class(alias.provider)(alias)
+            return self._open[alias.name]
+
+    def queue(self, alias: ModelAlias) -> ModelQueue:
+        """The queue in front of `alias`."""
+        return self._queues.setdefault(alias.name, ModelQueue(alias))
 
     async def close(self) -> None:
         """Close every provider that was opened. Idempotent."""
@@ -81,9 +90,23 @@ def merge_sampling(alias: ModelAlias, request: Sampling) -> Sampling:
         top_p=ours.top_p if request.top_p is None else request.top_p,
         max_tokens=next(n for n in (request.max_tokens, ours.max_tokens, alias.output_limit) if n is not None),
         stop=request.stop or ours.stop,
+        response_format=request.response_format,
     )
+    _check_response_format(alias, request)
     _check_sampling(merged, alias.output_limit, f"the model {alias.name!r}")
     return merged
+
+
+def _check_response_format(alias: ModelAlias, request: Sampling) -> None:
+    kind = (request.response_format or {}).get("type")
+    if kind is not None and kind not in alias.response_formats:
+        can = f"only {', '.join(alias.response_formats)}" if alias.response_formats else "plain text only"
+        raise ChangeRequest(
+            f"The model {alias.name!r} is not set up for answers of the form {kind!r}: {can}. Leave 'response_format' "
+            f"out, or add the form to `models.{alias.name}.response_formats` if its server has it.",
+            code="unsupported_parameter",
+            param="response_format",
+        )
 
 
 def _check_sampling(sampling: Sampling, output_limit: int, whose: str) -> None:
@@ -133,6 +156,12 @@ _FIELDS: Mapping[str, _Field] = {
     "retries": _Field((int,), "a whole number, 0 or more", least=0),
     "prompt": _Field((str,), "the name of a prompt"),
     "sampling": _Field((dict,), "a table"),
+    "response_formats": _Field((list, tuple), f"a list of {' and '.join(get_args(ResponseForm))}"),
+    "vector_stores": _Field((list, tuple), "a list of names or ids of vector stores"),
+    "concurrent": _Field((int,), "a whole number, 1 or more", least=1),
+    "waiting": _Field((int,), "a whole number, 0 or more", least=0),
+    "wait_seconds": _Field((int, float), "seconds, above 0", least=1e-3),
+    "answer_seconds": _Field((int, float), "seconds, above 0", least=1e-3),
 }
 
 _SAMPLING_FIELDS: Mapping[str, _Field] = {
@@ -147,6 +176,8 @@ def read_alias(name: str, table: object) -> ModelAlias:
     """One `[models.NAME]` table as an alias. Raises ChangeRequest naming the table and the field that is wrong."""
     values = _checked(f"models.{name}", table, _FIELDS)
     sampling = _read_sampling(f"models.{name}.sampling", values.pop("sampling", {}), values["output_limit"])
+    for field, known in (("response_formats", get_args(ResponseForm)), ("vector_stores", None)):
+        values[field] = _words(f"models.{name}", field, values.get(field, ()), known)
     alias = ModelAlias(name=name, sampling=sampling, **values)
     if alias.window <= alias.output_limit:
         reason = f"the window of {alias.window} tokens leaves no room beside an answer of {alias.output_limit}"
@@ -188,6 +219,14 @@ def _read_sampling(table_name: str, table: object, output_limit: int) -> Samplin
     except ChangeRequest as error:
         raise _wrong(table_name, error.param or "", error.message.rstrip(".")) from error
     return sampling
+
+
+def _words(table_name: str, field: str, words: Sequence[object], known: Sequence[str] | None) -> tuple[str, ...]:
+    """A list of texts, of `known` ones where these are given."""
+    good = all(isinstance(word, str) and (word in known if known else word.strip()) for word in words)
+    if not good:
+        raise _wrong(table_name, field, f"it must be {_FIELDS[field].what}")
+    return tuple(map(str, words))
 
 
 def _checked(table_name: str, table: object, fields: Mapping[str, _Field]) -> dict[str, Any]:

@@ -23,7 +23,8 @@ def provider() -> Iterator[FakeOpenAI]:
 
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory, provider: FakeOpenAI) -> Iterator[RunningServer]:
-    """A server without a key that runs jobs; models `extractive` and `scripted`."""
+    """A server without a key that runs jobs; models `extractive` and `scripted`, `small` with a smaller window and
+    `helper` with a store of its own."""
     scripted = {
         "provider": "openai",
         "model": "gpt-4o",
@@ -33,12 +34,15 @@ def server(tmp_path_factory: pytest.TempPathFactory, provider: FakeOpenAI) -> It
         "base_url": provider.base_url,
         "retries": 0,
         "timeout": 10.0,
+        "response_formats": ["json_object", "json_schema"],
     }
+    small = {**scripted, "window": 4096}
+    helper = {**scripted, "vector_stores": ["help"]}
     settings = Settings(
         data=tmp_path_factory.mktemp("open"),
         embedder="toy-384",
         embedders={"short": {"provider": "toy", "model": "toy-256", "shortens": True}},
-        models={"scripted": scripted},
+        models={"scripted": scripted, "small": small, "helper": helper},
         ingest=IngestSettings(max_file_mb=1),
     )
     with RunningServer(settings, jobs=True) as running:

@@ -143,7 +143,7 @@ def test_the_store_need_not_be_named_where_there_is_one(keyed: httpx.Client, htt
     ("fields", "status", "code", "param"),
     [
         ({"tools": [{"type": "function"}]}, 400, "unsupported_parameter", "tools"),
-        ({"response_format": {"type": "json_object"}}, 400, "unsupported_parameter", "response_format"),
+        ({"response_format": {"type": "xml"}}, 400, "invalid_value", "response_format.type"),
         ({"logprobs": True}, 400, "unsupported_parameter", "logprobs"),
         ({"seed": 1}, 400, "unsupported_parameter", "seed"),
         ({"n": 2}, 400, "invalid_value", "n"),

@@ -17,7 +17,7 @@ from rag.settings import Settings, load_settings, settings_names
 from tests.campaigns.kills import Server, free_port
 
 MANUAL = Path(__file__).resolve().parents[2] / "api" / "manual"
-PAGES = ("getting-started", "concepts", "configuration", "formats", "moving", "operating", "growing")
+PAGES = ("getting-started", "answering", "concepts", "configuration", "formats", "moving", "operating", "growing")
 
 
 def page(name: str) -> str:
@@ -60,11 +60,13 @@ def test_getting_started_works_as_written(tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
     try:
-        for example in (*examples("getting-started", "sh"), *examples("operating", "sh")):
+        *before, last = examples("getting-started", "sh")
+        assert "rag stores delete" in last
+        for example in (*before, *examples("answering", "sh"), last, *examples("operating", "sh")):
             said = run(example, work, environment, seconds=60)
             if "rag ask" in example:
                 assert "four weeks" in said
-            if "chat/completions" in example:
+            if "chat/completions" in example or "v1/responses" in example:
                 assert '"grounded":true' in said.replace(" ", "")
     finally:
         server.kill()

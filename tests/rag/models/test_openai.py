@@ -127,9 +127,15 @@ async def test_a_stream_ends_by_a_reason_or_by_its_last_event(server: FakeOpenAI
         assert [delta.finish_reason for delta in await collect(OpenAILLM(alias(server)))] == [None, "stop"]
 
 
-async def test_an_error_inside_the_stream_is_told(server: FakeOpenAI) -> None:
-    server.chat(Events((json.dumps({"error": {"message": "out of memory"}}),)))
-    assert "out of memory" in (await refused(OpenAILLM(alias(server)))).message
+async def test_an_error_inside_the_stream_is_tried_later_and_its_words_are_for_the_log(
+    server: FakeOpenAI, caplog: pytest.LogCaptureFixture
+) -> None:
+    piece = json.dumps({"choices": [{"delta": {"content": "One"}}]})
+    server.chat(Events((piece, json.dumps({"error": {"message": "out of memory"}}))))
+    error = await refused(OpenAILLM(alias(server)))
+    assert type(error) is TryLater
+    assert "out of memory" not in error.message
+    assert "out of memory" in caplog.text
 
 
 async def test_a_retry_waits_as_long_as_the_server_asks(server: FakeOpenAI) -> None:

@@ -1,0 +1,118 @@
+"""Traces and the feedback to them."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+
+from indexes.errors import ChangeRequest, NotThere
+from rag.access import Caller
+from rag.catalog import answered, schema
+
+MOST_FEEDBACK = 100
+"""Pieces of feedback to one trace, at most."""
+
+_traces, _feedback = schema.traces, schema.feedback
+
+
+@dataclass(frozen=True)
+class Trace:
+    """How an answer came about; `body` is what `rag.traces` notes."""
+
+    id: int
+    public_id: str
+    created_at: int
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What somebody, or something, thought of an answer; `body` is as it was given."""
+
+    public_id: str
+    body: Mapping[str, Any]
+    created_at: int
+
+
+def add_traces(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Keep traces; each row has `public_id`, `created_at`, `body` and the columns of `answered.owner`."""
+    connection.execute(sa.insert(_traces), [dict(row) for row in rows])
+
+
+def get_trace(connection: Connection, caller: Caller, public_id: str) -> Trace:
+    """A trace. Raises NotThere, also for another caller's."""
+    row = answered.find(connection, _traces, caller, public_id)
+    if row is None:
+        raise NotThere(
+            f"There is no trace {public_id!r}. Traces are kept for a while, and no longer.",
+            code="trace_not_found",
+            param="trace_id",
+        )
+    return Trace(row.id, row.public_id, row.created_at, row.body)
+
+
+def feedback_of(connection: Connection, trace: Trace) -> list[Feedback]:
+    """What was thought of a trace's answer, oldest first."""
+    query = sa.select(_feedback).where(_feedback.c.trace_id == trace.id).order_by(_feedback.c.id)
+    return [_one(row) for row in connection.execute(query)]
+
+
+def add_feedback(
+    connection: Connection, tenant: str, trace: Trace, body: Mapping[str, Any], idempotency_key: str | None
+) -> Feedback:
+    """Keep feedback to a trace; with a key that was used for it before, what was kept then.
+
+    Raises ChangeRequest when the key was used for other feedback (`idempotency_key_reused`), or there is as much as is
+    kept (`too_much_feedback`).
+    """
+    given = _feedback.c.trace_id == trace.id
+    if idempotency_key is not None:
+        query = sa.select(_feedback).where(given, _feedback.c.idempotency_key == idempotency_key)
+        row = connection.execute(query).first()
+        if row is not None:
+            return _same(_one(row), body, idempotency_key)
+    if connection.execute(sa.select(sa.func.count()).where(given)).scalar_one() >= MOST_FEEDBACK:
+        raise ChangeRequest(
+            f"The trace {trace.public_id!r} has {MOST_FEEDBACK} pieces of feedback, as many as are kept.",
+            code="too_much_feedback",
+            param="trace_id",
+        )
+    made = Feedback(f"fb_{secrets.token_hex(12)}", dict(body), int(time.time()))
+    values = {
+        "public_id": made.public_id,
+        "tenant": tenant,
+        "trace_id": trace.id,
+        "idempotency_key": idempotency_key,
+        "body": made.body,
+        "created_at": made.created_at,
+    }
+    connection.execute(sa.insert(_feedback).values(values))
+    return made
+
+
+def prune_traces(connection: Connection, before: int, judged_before: int, most: int) -> None:
+    """Forget traces made before a second since 1970 and the oldest ones beyond `most`; those that somebody has judged
+    only by their own age, together with what was thought of them."""
+    judged = sa.select(_feedback.c.id).where(_feedback.c.trace_id == _traces.c.id).exists()
+    answered.prune(connection, _traces, before, most, [~judged])
+    connection.execute(sa.delete(_traces).where(_traces.c.created_at < judged_before))
+
+
+def _same(kept: Feedback, body: Mapping[str, Any], key: str) -> Feedback:
+    if dict(kept.body) != dict(body):
+        raise ChangeRequest(
+            f"The idempotency key {key!r} was used for other feedback to this trace. Choose a new one.",
+            code="idempotency_key_reused",
+            param="idempotency_key",
+        )
+    return kept
+
+
+def _one(row: Row[Any]) -> Feedback:
+    return Feedback(row.public_id, row.body, row.created_at)

@@ -1,0 +1,107 @@
+"""What a conversation asks for: its last question as one that can be searched for by itself.
+
+By the model where there is one (`prompts/standalone.txt`), else by words. Only the search goes by it: the model is
+given the question as it was asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from indexes.errors import RagError
+from indexes.words import content_words
+from rag.context import Message
+from rag.models import ModelAlias, Sampling
+from rag.models.registry import ModelRegistry
+from rag.prompt import STANDALONE, load_prompt, render
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from rag.models import Delta
+
+TURNS = 6
+"""Messages before the question that are looked at, at most."""
+SHORT = 3
+"""Content words up to which a question is taken to go on from the one before."""
+TURN_CHARACTERS = 1_000
+"""Of an earlier message that the model is shown, its beginning."""
+OUTPUT_TOKENS = 96
+SECONDS = 8.0
+"""That the model may take for it, at most."""
+LONGEST = 1_000
+"""Characters of a standalone question."""
+
+_REFERS = re.compile(
+    r"\b(?:it|its|itself|they|them|their|theirs|he|him|his|she|her|hers|this|that|these|those|one|ones|there|then|same"
+    r"|former|latter|other|another|else|more|instead|too|also)\b",
+    re.IGNORECASE,
+)
+_LEADS_ON = re.compile(r"\s*(?:and|but|or|so|then|what about|how about|why|really)\b", re.IGNORECASE)
+
+log = logging.getLogger(__name__)
+
+
+def by_words(messages: Sequence[Message]) -> str:
+    """The last question, with the one before it in front where it leans on that: it is short, or points back."""
+    question = messages[-1]["content"]
+    before = [turn["content"] for turn in messages[:-1] if turn["role"] == "user"]
+    if not before or not leans(question):
+        return question
+    return f"{before[-1].strip()[:LONGEST]}\n{question}"
+
+
+def leans(question: str) -> bool:
+    """Whether a question seems to need what was said before it."""
+    if _REFERS.search(question) or _LEADS_ON.match(question):
+        return True
+    return len(content_words(question)) <= SHORT
+
+
+async def by_model(
+    messages: Sequence[Message], registry: ModelRegistry, alias: ModelAlias, folders: Sequence[Path]
+) -> str | None:
+    """The last question as the model rewrites it; None when it fails, is late, or says what cannot be a question."""
+    try:
+        async with asyncio.timeout(SECONDS):
+            said = await _rewritten(messages, registry, alias, folders)
+    except (RagError, TimeoutError) as error:
+        log.warning("the model %r did not make the question standalone: %s", alias.name, error)
+        return None
+    text = " ".join(said.split()).strip("\"'“”` ")
+    return text if 0 < len(text) <= LONGEST else None
+
+
+async def _rewritten(
+    messages: Sequence[Message], registry: ModelRegistry, alias: ModelAlias, folders: Sequence[Path]
+) -> str:
+    prompt = load_prompt("standalone", folders, STANDALONE)
+    shown = render(
+        prompt, "user", {"conversation": _shown(messages[:-1]), "question": messages[-1]["content"][:LONGEST]}
+    )
+    asked: tuple[Message, ...] = (
+        {"role": "system", "content": prompt.sections["system"]},
+        {"role": "user", "content": shown},
+    )
+    sampling = Sampling(temperature=0.0, max_tokens=min(OUTPUT_TOKENS, alias.output_limit))
+    said = ""
+    async with registry.queue(alias).place():
+        stream = cast("AsyncGenerator[Delta, None]", registry.llm(alias).stream(asked, sampling))
+        async with aclosing(stream) as deltas:
+            async for delta in deltas:
+                said += delta.text
+                if len(said) > LONGEST:
+                    break
+    return said
+
+
+def _shown(turns: Sequence[Message]) -> str:
+    """The last turns as one text, each cut at the end."""
+    said = [turn for turn in turns if turn["role"] in ("user", "assistant")][-TURNS:]
+    return "\n".join(f"{turn['role']}: {' '.join(turn['content'].split())[:TURN_CHARACTERS]}" for turn in said)

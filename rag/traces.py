@@ -1,0 +1,231 @@
+"""Traces: how each answer came about, written down off its path.
+
+What was said stands in a trace only where the settings ask for it (`traces.capture`): else numbers, ids and hashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from indexes.errors import RagError, TryLater
+from rag.access import Caller
+from rag.catalog import answered, responses, traces
+from rag.catalog.database import Database
+from rag.catalog.traces import Feedback, Trace
+from rag.settings import Settings
+
+if TYPE_CHECKING:
+    from rag.answer import Answer
+    from rag.ask import Prepared
+    from rag.backend import Backend
+
+MOST_WAITING = 2_000
+"""Traces that wait to be written, at most; what comes beyond is lost, and the log says so."""
+BATCH = 200
+GATHER_SECONDS = 0.1
+"""For which a first trace waits for others to be written with it."""
+RETRY_SECONDS = 1.0
+PRUNE_SECONDS = 600.0
+FLUSH_SECONDS = 5.0
+DAY = 86_400
+
+log = logging.getLogger(__name__)
+
+
+def trace_of(backend: Backend, prepared: Prepared, said: Answer | None, fault: BaseException | None) -> dict[str, Any]:
+    """What is noted of one answer, or of a context where there is none. Scores as in `Candidate`, times in ms."""
+    context, capture = prepared.context, backend.settings.traces.capture
+    ledger = context.ledger
+    timings = {**prepared.timings, **(said.timings if said else {}), "total": time.perf_counter() - prepared.started}
+    body: dict[str, Any] = {
+        "kind": prepared.kind,
+        "model": prepared.alias.name,
+        "prompt": {"id": context.prompt_id, "hash": context.prompt_hash},
+        "generations": [
+            {
+                "id": generation.id,
+                "embedder": generation.embedder,
+                "build": generation.build,
+                "space": backend.space(generation).fingerprint,
+                "vector_index": generation.vector_index,
+                "keyword_index": generation.keyword_index,
+            }
+            for generation in prepared.retrieval.generations
+        ],
+        "retrieved": _retrieved(prepared),
+        "grounded": said.grounded if said else context.grounded,
+        "tokens": {
+            "window": ledger.window,
+            "reserved": ledger.reserved_tokens,
+            "base": ledger.base_tokens,
+            "history": ledger.history_tokens,
+            "prompt": ledger.prompt_tokens,
+            "usage_prompt": said.usage.prompt_tokens if said else None,
+            "usage_completion": said.usage.completion_tokens if said else None,
+        },
+        "query": _words(prepared.query, capture),
+        "answer": _words(said.text, capture) if said else None,
+        "finish_reason": said.finish_reason if said else None,
+        "citations": [_citation(citation, capture) for citation in said.citations] if said else [],
+        "removed_markers": len(said.removed_markers) if said else 0,
+        "error": None if said else _fault(fault),
+        "timings_ms": {name: round(seconds * 1000, 3) for name, seconds in timings.items()},
+    }
+    return body
+
+
+def _retrieved(prepared: Prepared) -> list[dict[str, Any]]:
+    """Every candidate in its rank, with what became of it and why."""
+    fates = {entry.chunk_id: entry for entry in prepared.context.ledger.entries}
+    return [
+        {
+            "rank": rank,
+            "chunk_id": candidate.chunk_id,
+            "file_id": candidate.file_id,
+            "version_id": candidate.version_id,
+            "vector_store_id": candidate.store_id,
+            "dense": candidate.dense,
+            "keyword": candidate.keyword,
+            "fused": candidate.fused,
+            "relevance": candidate.relevance,
+            "fate": fates[candidate.chunk_id].fate,
+            "reason": fates[candidate.chunk_id].reason,
+            "passage": fates[candidate.chunk_id].passage,
+        }
+        for rank, candidate in enumerate(prepared.retrieval.candidates, 1)
+    ]
+
+
+def _words(text: str, capture: bool) -> dict[str, Any]:
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return {"sha256": digest, "characters": len(text), "text": text if capture else None}
+
+
+def _citation(citation: Any, capture: bool) -> dict[str, Any]:
+    names = ("number", "file_id", "document_id", "version_id", "start", "end", "page", "marker_start", "marker_end")
+    return {**{name: getattr(citation, name) for name in names}, "quote": citation.quote if capture else None}
+
+
+def _fault(fault: BaseException | None) -> str | None:
+    if fault is None:
+        return None
+    return fault.code if isinstance(fault, RagError) else "cancelled"
+
+
+class TraceWriter:
+    """Writes traces from a thread of its own and takes out old ones, and old stored responses. Safe to use from
+    several threads."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._waiting: deque[Mapping[str, Any]] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+        self._lost = 0
+        self._pruned_at = float("-inf")
+
+    def submit(self, row: Mapping[str, Any]) -> None:
+        """Let a trace be written soon. Never waits."""
+        with self._changed:
+            if self._closing or len(self._waiting) >= MOST_WAITING:
+                self._lost += 1
+                return
+            self._waiting.append(row)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="traces", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def flush(self) -> None:
+        """Wait until what was submitted is written, for a few seconds at most."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting, FLUSH_SECONDS)
+
+    def close(self) -> None:
+        """Write what waits, and stop. Idempotent."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(FLUSH_SECONDS)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+                if not self._waiting:
+                    return
+                if not self._closing:
+                    self._changed.wait(GATHER_SECONDS)
+                rows = [self._waiting[at] for at in range(min(BATCH, len(self._waiting)))]
+            self._tell_lost()
+            written = self._write(rows)
+            with self._changed:
+                for _ in range(len(rows) if written else 0):
+                    self._waiting.popleft()
+                self._changed.notify_all()
+                if not written:
+                    if self._closing:
+                        return
+                    self._changed.wait(RETRY_SECONDS)
+
+    def _write(self, rows: list[Mapping[str, Any]]) -> bool:
+        """Write some rows; False when that is to be tried again."""
+        try:
+            with self._database.write() as connection:
+                traces.add_traces(connection, rows)
+            if time.monotonic() - self._pruned_at > PRUNE_SECONDS:
+                self._pruned_at = time.monotonic()
+                prune(self._database, self._settings)
+        except TryLater as error:
+            log.warning("traces are written later: %s", error)
+            return False
+        except Exception:  # what cannot be written must not stand in the way of the next ones
+            log.exception("%d traces could not be written", len(rows))
+        return True
+
+    def _tell_lost(self) -> None:
+        with self._changed:
+            lost, self._lost = self._lost, 0
+        if lost:
+            log.warning("%d traces were lost: more came than could be written", lost)
+
+
+def prune(database: Database, settings: Settings) -> None:
+    """Take out the traces and stored responses that are older, or more, than the settings keep."""
+    now, kept = int(time.time()), settings.traces
+    with database.write() as connection:
+        traces.prune_traces(connection, now - int(kept.days * DAY), now - int(kept.judged_days * DAY), kept.most)
+        responses.prune_responses(connection, now - int(settings.responses.days * DAY), settings.responses.most)
+
+
+def find_trace(backend: Backend, trace_id: str) -> tuple[Trace, list[Feedback]]:
+    """A trace of this caller, and what was thought of it. Raises NotThere."""
+    backend.traces.flush()
+    with backend.database.read() as connection:
+        trace = traces.get_trace(connection, backend.caller, trace_id)
+        return trace, traces.feedback_of(connection, trace)
+
+
+def give_feedback(
+    backend: Backend, trace_id: str, body: Mapping[str, Any], idempotency_key: str | None = None
+) -> Feedback:
+    """Keep what somebody thought of an answer. Raises NotThere, and what `traces.add_feedback` raises."""
+    backend.traces.flush()
+    with backend.database.write() as connection:
+        trace = traces.get_trace(connection, backend.caller, trace_id)
+        return traces.add_feedback(connection, backend.caller.tenant, trace, body, idempotency_key)
+
+
+def row_of(caller: Caller, prepared: Prepared, body: Mapping[str, Any]) -> dict[str, Any]:
+    """A trace as it is written."""
+    owner = answered.owner(caller, prepared.store_ids)
+    return {**owner, "public_id": prepared.trace_id, "created_at": int(time.time()), "body": dict(body)}

@@ -1,0 +1,128 @@
+"""Who may see again what was answered, and for how long."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from indexes.errors import NotThere
+from ingest import intake
+from rag import listing
+from rag.access import Caller
+from rag.answer import Answer
+from rag.ask import Ask, answer, prepare
+from rag.backend import Backend
+from rag.catalog import schema
+from rag.traces import find_trace, give_feedback, prune
+from tests.backends import add_text, open_backend, toy_settings, wait_until_idle
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> Iterator[Backend]:
+    with open_backend(toy_settings(tmp_path, traces__capture=True)) as opened:
+        add_text(opened, intake.create_store(opened, "s"), "a.txt", "Ducks dive for weeds.")
+        wait_until_idle(opened)
+        yield opened
+
+
+async def answered(backend: Backend) -> tuple[str, str]:
+    """A trace's id and the answer's text."""
+    store = backend.find_store("s")
+    prepared = prepare(
+        backend, Ask((store,), ({"role": "user", "content": "Which ducks dive for weeds?"},), kind="chat.completion")
+    )
+    last = [piece async for piece in answer(backend, prepared)][-1]
+    assert isinstance(last, Answer)
+    listing.keep_answer(backend, prepared, "response", {"id": f"resp_{prepared.trace_id}", "model": "extractive"}, [])
+    return prepared.trace_id, last.text
+
+
+async def test_words_are_kept_where_the_settings_ask_for_them(backend: Backend) -> None:
+    trace_id, text = await answered(backend)
+    trace, _ = find_trace(backend, trace_id)
+    assert trace.body["answer"]["text"] == text
+    assert trace.body["query"]["text"] == "Which ducks dive for weeds?"
+    assert trace.body["citations"][0]["quote"] == "Ducks dive for weeds."
+
+
+def keeper(backend: Backend, **changes: Any) -> Backend:
+    store = backend.find_store("s").id
+    given = {"stores": frozenset([store]), "permissions": frozenset({"a"}), "key_id": "key_1", **changes}
+    return backend.for_caller(Caller(**{"tenant": backend.caller.tenant, **given}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sees"),
+    [
+        ({}, True),
+        ({"key_id": None}, True),
+        ({"key_id": None, "permissions": None, "stores": None}, True),
+        ({"permissions": None}, True),
+        ({"stores": None}, True),
+        ({"key_id": "key_2"}, False),
+        ({"permissions": frozenset()}, False),
+        ({"permissions": frozenset({"b"})}, False),
+        ({"stores": frozenset()}, False),
+        ({"tenant": "foreign"}, False),
+        ({"tenant": "foreign", "key_id": None, "permissions": None, "stores": None}, False),
+    ],
+)
+async def test_an_answer_is_there_for_whom_it_was_given_to(
+    backend: Backend, changes: dict[str, Any], sees: bool
+) -> None:
+    trace_id, _ = await answered(keeper(backend))
+    other = backend.for_caller(Caller(**{**vars(keeper(backend).caller), **changes}))
+    ways = [
+        lambda: find_trace(other, trace_id),
+        lambda: give_feedback(other, trace_id, {"name": "n", "value": 1, "source": "code"}),
+        lambda: listing.stored_answer(other, "response", f"resp_{trace_id}"),
+        lambda: listing.forget_answer(other, "response", f"resp_{trace_id}"),
+    ]
+    for way in ways:
+        if sees:
+            way()
+        else:
+            with pytest.raises(NotThere):
+                way()
+
+
+def count(backend: Backend, table: sa.Table) -> int:
+    with backend.database.read() as connection:
+        return int(connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
+
+
+async def test_what_stands_on_a_store_goes_with_it(backend: Backend) -> None:
+    trace_id, _ = await answered(backend)
+    give_feedback(backend, trace_id, {"name": "n", "value": 1, "source": "code"})
+    intake.delete_store(backend, backend.find_store("s"))
+    assert [count(backend, table) for table in (schema.traces, schema.feedback, schema.responses)] == [0, 0, 0]
+
+
+async def test_old_traces_go_and_judged_ones_stay(backend: Backend) -> None:
+    ids = [(await answered(backend))[0] for _ in range(6)]
+    give_feedback(backend, ids[0], {"name": "n", "value": 1, "source": "code"})
+    settings = backend.settings.model_copy(
+        update={
+            "traces": backend.settings.traces.model_copy(update={"most": 2}),
+            "responses": backend.settings.responses.model_copy(update={"most": 1}),
+        }
+    )
+    prune(backend.database, settings)
+    with backend.database.read() as connection:
+        kept = list(connection.execute(sa.select(schema.traces.c.public_id).order_by(schema.traces.c.id)).scalars())
+    assert kept == [ids[0], *ids[-2:]]
+    assert count(backend, schema.responses) == 1
+    with backend.database.write() as connection:
+        day = int(time.time()) - 20 * 86_400
+        connection.execute(sa.update(schema.traces).values(created_at=day))
+    prune(backend.database, backend.settings)
+    assert count(backend, schema.traces) == 1
+    with backend.database.write() as connection:
+        connection.execute(sa.update(schema.traces).values(created_at=day - 400 * 86_400))
+    prune(backend.database, backend.settings)
+    assert (count(backend, schema.traces), count(backend, schema.feedback)) == (0, 0)
