@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from api.errors import install_handlers
 from api.middleware import BodyLimit, KeyCheck, KnownCallers, NoLeaks, RequestId, is_loopback
+from api.openapi import describe
 from api.readiness import Readiness
 from api.routes import chat, context, files, folders, health, models, search, store_files, vector_stores
 from indexes.errors import ChangeRequest
@@ -50,6 +51,7 @@ def create_app(settings: Settings, *, jobs: bool = True, warm: bool = True) -> F
     served = (files, vector_stores, store_files, folders, search, context, chat, models)
     for module in (health, *(served if role != "worker" else ())):
         app.include_router(module.router)
+    describe(app)
     _add_middleware(app, settings)
     return app
 

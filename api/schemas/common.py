@@ -7,6 +7,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from fastapi import Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 from rag.catalog.records import Page, PageRequest
 
@@ -25,7 +26,7 @@ class ResponseModel(BaseModel):
 
 def _without_nul(text: str) -> str:
     if "\0" in text:
-        raise ValueError("NUL characters are not allowed")
+        raise PydanticCustomError("nul_character", "NUL characters are not allowed")
     return text
 
 

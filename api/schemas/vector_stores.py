@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from api.schemas.common import Attributes, Identifier, LongText, Metadata, Name, NoNul, RequestModel, ResponseModel
 from rag.catalog.records import ACTIVE, Document, State, Store
@@ -84,7 +85,7 @@ class CreateVectorStore(RequestModel):
     @model_validator(mode="after")
     def _absent_by_name(self) -> CreateVectorStore:
         if self.only_if_absent and not self.name:
-            raise ValueError("only_if_absent needs a name")
+            raise PydanticCustomError("name", "it needs a name", {"param": "only_if_absent"})
         return self
 
 
