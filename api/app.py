@@ -6,7 +6,8 @@ uvicorn.run(create_app(load_settings()))
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import ModuleType
 
 import anyio.to_thread
 from fastapi import FastAPI
@@ -15,7 +16,7 @@ from api.errors import install_handlers
 from api.middleware import BodyLimit, KeyCheck, KnownCallers, NoLeaks, RequestId, is_loopback
 from api.openapi import describe
 from api.readiness import Readiness
-from api.routes import chat, context, files, folders, health, models, search, store_files, vector_stores
+from api.routes import chat, context, files, folders, health, mcp, models, search, store_files, vector_stores
 from indexes.errors import ChangeRequest
 from ingest.runner import Runner
 from rag.backend import Backend
@@ -40,7 +41,11 @@ def create_app(settings: Settings, *, jobs: bool = True, warm: bool = True) -> F
         app.state.runner = runner = Runner(backend) if jobs and role != "api" else None
         app.state.readiness = Readiness(backend, runner, warm=warm)
         try:
-            yield
+            async with AsyncExitStack() as stack:
+                if settings.server.mcp:
+                    app.state.mcp = mcp.new_door()
+                    await stack.enter_async_context(app.state.mcp.running())
+                yield
         finally:
             if runner is not None:
                 await anyio.to_thread.run_sync(runner.close)
@@ -48,7 +53,9 @@ def create_app(settings: Settings, *, jobs: bool = True, warm: bool = True) -> F
 
     app = FastAPI(title="Retrieval-augmented generation backend", lifespan=lifespan)
     install_handlers(app)
-    served = (files, vector_stores, store_files, folders, search, context, chat, models)
+    served: tuple[ModuleType, ...] = (files, vector_stores, store_files, folders, search, context, chat, models)
+    if settings.server.mcp:
+        served += (mcp,)
     for module in (health, *(served if role != "worker" else ())):
         app.include_router(module.router)
     describe(app)

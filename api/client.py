@@ -18,8 +18,10 @@ from urllib.parse import quote
 import httpx
 
 from indexes.errors import ChangeRequest, NotThere, RagError, TryLater
-from rag.settings import Settings
+from rag.settings import Settings, secret
 
+LOCAL = "http://localhost"
+"""What a server at a socket is called."""
 PAGE = 100
 TIMEOUT = httpx.Timeout(600.0, connect=10.0)
 """Seconds; an answer may wait for a model that is being loaded."""
@@ -158,11 +160,8 @@ class Client:
 @contextmanager
 def remote_client(url: str, key: str | None) -> Iterator[Client]:
     """A client of the server at this address. Raises ChangeRequest (`bad_url`) for what is no address."""
-    base = url.rstrip("/").removesuffix("/v1")
-    if not base.startswith(("http://", "https://")):
-        raise ChangeRequest(f"{url!r} is not an address: it begins with http:// or https://.", code="bad_url")
     try:
-        http = httpx.Client(base_url=base, headers=_authorization(key), timeout=TIMEOUT)
+        http = httpx.Client(base_url=base_of(url), headers=authorization(key), timeout=TIMEOUT)
     except httpx.InvalidURL as error:
         raise ChangeRequest(f"{url!r} is not an address: {error}.", code="bad_url") from error
     with http:
@@ -176,15 +175,33 @@ def local_client(settings: Settings, *, jobs: bool) -> Iterator[Client]:
     With `jobs` it also works off the queue, unless another process of the folder does. Raises what opening the
     folder raises.
     """
+    key = secret(settings.server.api_key)
+    with local_server(settings, jobs=jobs) as path:
+        transport = httpx.HTTPTransport(uds=str(path))
+        with httpx.Client(base_url=LOCAL, transport=transport, headers=authorization(key), timeout=TIMEOUT) as http:
+            yield Client(http)
+
+
+@contextmanager
+def local_server(settings: Settings, *, jobs: bool) -> Iterator[Path]:
+    """A server in this process, at a socket that nobody else can open; its path."""
     from api.server import serving
 
-    key = settings.server.api_key.get_secret_value() if settings.server.api_key else None
     with _socket_folder() as folder, serving(settings, folder / "api.sock", jobs=jobs):
-        transport = httpx.HTTPTransport(uds=str(folder / "api.sock"))
-        with httpx.Client(
-            base_url="http://localhost", transport=transport, headers=_authorization(key), timeout=TIMEOUT
-        ) as http:
-            yield Client(http)
+        yield folder / "api.sock"
+
+
+def base_of(url: str) -> str:
+    """A server's address without what clients of OpenAI add. Raises ChangeRequest (`bad_url`) for what is none."""
+    base = url.rstrip("/").removesuffix("/v1")
+    if not base.startswith(("http://", "https://")):
+        raise ChangeRequest(f"{url!r} is not an address: it begins with http:// or https://.", code="bad_url")
+    return base
+
+
+def authorization(key: str | None) -> dict[str, str]:
+    """The header that carries a key."""
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 @contextmanager
@@ -242,7 +259,3 @@ def _files_of(store: str) -> str:
 def _segment(name: str) -> str:
     """A name as one segment of a path."""
     return quote(name, safe="")
-
-
-def _authorization(key: str | None) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"} if key else {}

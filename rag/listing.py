@@ -12,7 +12,8 @@ from sqlalchemy.engine import Connection
 
 from indexes.errors import ChangeRequest
 from rag.backend import Backend
-from rag.catalog import batches, documents, files, folders, stores
+from rag.catalog import batches, chunks, documents, files, folders, stores
+from rag.catalog.chunks import Version
 from rag.catalog.records import Counts, Document, File, Folder, Generation, Page, PageRequest, State, Store
 
 
@@ -90,6 +91,12 @@ def get_document(backend: Backend, store: Store, file_id: str) -> Document:
     """The document of a store that stands on this file. Raises NotThere."""
     with backend.database.read() as connection:
         return documents.get_document(connection, store, file_id)
+
+
+def published_version(backend: Backend, document: Document) -> Version | None:
+    """The version of a document that answers now out of its file, None when there is none yet."""
+    with backend.database.read() as connection:
+        return chunks.published_version(connection, document)
 
 
 def list_folders(backend: Backend, store: Store) -> list[Folder]:
