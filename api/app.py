@@ -16,7 +16,7 @@ from api.errors import install_handlers
 from api.middleware import BodyLimit, KeyCheck, KnownCallers, NoLeaks, RequestId, is_loopback
 from api.openapi import describe
 from api.readiness import Readiness
-from api.routes import chat, context, files, folders, health, mcp, models, search, store_files, vector_stores
+from api.routes import chat, context, dify, files, folders, health, mcp, models, search, store_files, vector_stores
 from indexes.errors import ChangeRequest
 from ingest.runner import Runner
 from rag.backend import Backend
@@ -53,7 +53,7 @@ def create_app(settings: Settings, *, jobs: bool = True, warm: bool = True) -> F
 
     app = FastAPI(title="Retrieval-augmented generation backend", lifespan=lifespan)
     install_handlers(app)
-    served: tuple[ModuleType, ...] = (files, vector_stores, store_files, folders, search, context, chat, models)
+    served: tuple[ModuleType, ...] = (files, vector_stores, store_files, folders, search, context, chat, models, dify)
     if settings.server.mcp:
         served += (mcp,)
     for module in (health, *(served if role != "worker" else ())):
@@ -94,4 +94,5 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
         )
     app.add_middleware(KnownCallers, bound=server.host, hosts=server.allowed_hosts, origins=server.allowed_origins)
     app.add_middleware(NoLeaks)
+    app.add_middleware(dify.DifyErrors)
     app.add_middleware(RequestId)
