@@ -115,7 +115,7 @@ class Client:
 
     def search(self, store: str, body: Json) -> Json:
         """The best hits of a store."""
-        return self._call("POST", f"/v1/vector_stores/{_segment(store)}/search", json=body)
+        return self._call("POST", search_path(store), json=body)
 
     def context(self, store: str, body: Json) -> Json:
         """The packed context of a question, its prompt and its ledger."""
@@ -123,7 +123,7 @@ class Client:
 
     def chat(self, body: Json) -> Iterator[Json]:
         """The chunks of a streamed chat completion."""
-        with _reachable(), self._http.stream("POST", "/v1/chat/completions", json=body | {"stream": True}) as answer:
+        with reachable(), self._http.stream("POST", "/v1/chat/completions", json=body | {"stream": True}) as answer:
             if answer.is_error:
                 answer.read()
                 raise _error(answer)
@@ -135,17 +135,8 @@ class Client:
                     yield event
 
     def _call(self, method: str, path: str, **arguments: Any) -> Json:
-        with _reachable():
-            answer = self._http.request(method, path, **arguments)
-        if answer.is_error:
-            raise _error(answer)
-        try:
-            found = answer.json()
-        except ValueError as error:
-            raise _not_ours(answer) from error
-        if not isinstance(found, dict):
-            raise _not_ours(answer)
-        return found
+        with reachable():
+            return answer_of(self._http.request(method, path, **arguments))
 
     def _pages(self, path: str, query: Mapping[str, str], after: str | None = None) -> Iterator[Json]:
         cursor = {"after": after} if after else {}
@@ -216,7 +207,8 @@ def _socket_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def _reachable() -> Iterator[None]:
+def reachable() -> Iterator[None]:
+    """Turns a failed connection into TryLater (`server_unreachable`)."""
     try:
         yield
     except httpx.TimeoutException as error:
@@ -226,6 +218,19 @@ def _reachable() -> Iterator[None]:
             f"There is no answer from the server ({error}). Is it running, and the address right?",
             code="server_unreachable",
         ) from error
+
+
+def answer_of(response: httpx.Response) -> Json:
+    """The object that the server answered with. Raises what it says went wrong."""
+    if response.is_error:
+        raise _error(response)
+    try:
+        found = response.json()
+    except ValueError as error:
+        raise _not_ours(response) from error
+    if not isinstance(found, dict):
+        raise _not_ours(response)
+    return found
 
 
 def _error(answer: httpx.Response) -> RagError:
@@ -250,6 +255,11 @@ def _not_ours(answer: httpx.Response) -> RagError:
         f"{answer.request.url} answered {answer.status_code}, but not as this API does. Is the address right?",
         code="not_this_api",
     )
+
+
+def search_path(store: str) -> str:
+    """Where a store, by id or name, is searched."""
+    return f"/v1/vector_stores/{_segment(store)}/search"
 
 
 def _files_of(store: str) -> str:
