@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
 from types import ModuleType
 
 import anyio.to_thread
 from fastapi import FastAPI
 
+from api.documentation import serve_page
 from api.errors import install_handlers
 from api.middleware import BodyLimit, KeyCheck, KnownCallers, NoLeaks, RequestId, is_loopback
 from api.openapi import describe
@@ -22,6 +24,7 @@ from ingest.runner import Runner
 from rag.backend import Backend
 from rag.settings import Settings, secret
 
+TITLE = "Retrieval-augmented generation backend"
 MULTIPART_SLACK = 64 << 10
 """Bytes that the borders of a multipart body may add to the largest file."""
 
@@ -51,7 +54,7 @@ def create_app(settings: Settings, *, jobs: bool = True, warm: bool = True) -> F
                 await anyio.to_thread.run_sync(runner.close)
             await backend.close()
 
-    app = FastAPI(title="Retrieval-augmented generation backend", lifespan=lifespan)
+    app = FastAPI(title=TITLE, version=version("rag"), lifespan=lifespan, docs_url=None, redoc_url=None)
     install_handlers(app)
     served: tuple[ModuleType, ...] = (files, vector_stores, store_files, folders, search, context, chat, models, dify)
     if settings.server.mcp:
@@ -59,6 +62,8 @@ def create_app(settings: Settings, *, jobs: bool = True, warm: bool = True) -> F
     for module in (health, *(served if role != "worker" else ())):
         app.include_router(module.router)
     describe(app)
+    if role != "worker":
+        serve_page(app)
     _add_middleware(app, settings)
     return app
 

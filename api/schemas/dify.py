@@ -101,7 +101,7 @@ class Records(ResponseModel):
 def filter_of(condition: MetadataCondition | None) -> dict[str, Any] | None:
     """The filter that a condition stands for, None for no condition.
 
-    Raises ChangeRequest (`unsupported_operator`, `invalid_value`) that names the condition.
+    Raises ChangeRequest (`invalid_condition`) that names the place.
     """
     if condition is None or not condition.conditions:
         return None
@@ -134,7 +134,7 @@ def _comparison(place: str, condition: Condition) -> dict[str, Any]:
     if operator not in COMPARISONS:
         raise ChangeRequest(
             f"{operator!r} cannot be asked here: filters compare whole values. Use one of {', '.join(COMPARISONS)}.",
-            code="unsupported_operator",
+            code="invalid_condition",
             param=f"{place}.comparison_operator",
         )
     name = condition.name if isinstance(condition.name, str) else condition.name[0]
@@ -152,7 +152,7 @@ def _value(place: str, condition: Condition) -> Any:
     if not fits or (operator in NUMERIC and isinstance(value, str)):
         raise ChangeRequest(
             f"The operator {operator!r} does not take the value {value!r}.",
-            code="invalid_value",
+            code="invalid_condition",
             param=f"{place}.value",
         )
     return value
