@@ -6,23 +6,29 @@ uvicorn.run(create_app(load_settings()))
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from types import ModuleType
 
 import anyio.to_thread
 from fastapi import FastAPI
 
+from api.documentation import serve_page
 from api.errors import install_handlers
 from api.middleware import Access, BodyLimit, KnownCallers, NoLeaks, RequestId, is_loopback
+from api.openapi import describe
 from api.readiness import Readiness
 from api.routes import (
     chat,
     context,
+    dify,
     embeddings,
     file_batches,
     files,
     folders,
     health,
     keys,
+    mcp,
     models,
     responses,
     search,
@@ -35,6 +41,7 @@ from ingest.runner import Runner
 from rag.backend import Backend
 from rag.settings import Settings, secret
 
+TITLE = "Retrieval-augmented generation backend"
 MULTIPART_SLACK = 64 << 10
 """Bytes that the borders of a multipart body may add to the largest file."""
 
@@ -54,19 +61,28 @@ def create_app(settings: Settings, *, jobs: bool = True, warm: bool = True) -> F
         app.state.runner = runner = Runner(backend) if jobs and role != "api" else None
         app.state.readiness = Readiness(backend, runner, warm=warm)
         try:
-            yield
+            async with AsyncExitStack() as stack:
+                if settings.server.mcp:
+                    app.state.mcp = mcp.new_door()
+                    await stack.enter_async_context(app.state.mcp.running())
+                yield
         finally:
             if runner is not None:
                 await anyio.to_thread.run_sync(runner.close)
             await backend.close()
 
-    app = FastAPI(title="Retrieval-augmented generation backend", lifespan=lifespan)
+    app = FastAPI(title=TITLE, version=version("rag"), lifespan=lifespan, docs_url=None, redoc_url=None)
     install_handlers(app)
     stores = (files, vector_stores, store_files, file_batches, folders)
     answers = (search, context, chat, responses, traces, embeddings, models)
-    served = (*stores, *answers, keys)
+    served: tuple[ModuleType, ...] = (*stores, *answers, keys, dify)
+    if settings.server.mcp:
+        served += (mcp,)
     for module in (health, *(served if role != "worker" else ())):
         app.include_router(module.router)
+    describe(app)
+    if role != "worker":
+        serve_page(app)
     _add_middleware(app, settings)
     return app
 
@@ -100,4 +116,5 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
         )
     app.add_middleware(KnownCallers, bound=server.host, hosts=server.allowed_hosts, origins=server.allowed_origins)
     app.add_middleware(NoLeaks)
+    app.add_middleware(dify.DifyErrors)
     app.add_middleware(RequestId)

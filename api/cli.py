@@ -388,6 +388,14 @@ def import_store(
 
 
 @command(app)
+def mcp(call: Call) -> None:
+    """Serve tools for models over stdin and stdout (Model Context Protocol)."""
+    from api.commands import mcp as commands
+
+    commands.run(call)
+
+
+@command(app)
 def doctor(call: Call) -> None:
     """Show what is installed, what resolves, what is missing, and where every setting came from."""
     from api.commands import doctor as commands

@@ -18,8 +18,10 @@ from urllib.parse import quote
 import httpx
 
 from indexes.errors import ChangeRequest, NotThere, RagError, TryLater
-from rag.settings import Settings
+from rag.settings import Settings, secret
 
+LOCAL = "http://localhost"
+"""What a server at a socket is called."""
 PAGE = 100
 TIMEOUT = httpx.Timeout(600.0, connect=10.0)
 """Seconds; an answer may wait for a model that is being loaded."""
@@ -136,7 +138,7 @@ class Client:
 
     def search(self, store: str, body: Json) -> Json:
         """The best hits of a store."""
-        return self._call("POST", f"/v1/vector_stores/{_segment(store)}/search", json=body)
+        return self._call("POST", search_path(store), json=body)
 
     def context(self, store: str, body: Json) -> Json:
         """The packed context of a question, its prompt and its ledger."""
@@ -144,7 +146,7 @@ class Client:
 
     def chat(self, body: Json) -> Iterator[Json]:
         """The chunks of a streamed chat completion."""
-        with _reachable(), self._http.stream("POST", "/v1/chat/completions", json=body | {"stream": True}) as answer:
+        with reachable(), self._http.stream("POST", "/v1/chat/completions", json=body | {"stream": True}) as answer:
             if answer.is_error:
                 answer.read()
                 raise _error(answer)
@@ -156,17 +158,8 @@ class Client:
                     yield event
 
     def _call(self, method: str, path: str, **arguments: Any) -> Json:
-        with _reachable():
-            answer = self._http.request(method, path, **arguments)
-        if answer.is_error:
-            raise _error(answer)
-        try:
-            found = answer.json()
-        except ValueError as error:
-            raise _not_ours(answer) from error
-        if not isinstance(found, dict):
-            raise _not_ours(answer)
-        return found
+        with reachable():
+            return answer_of(self._http.request(method, path, **arguments))
 
     def _pages(self, path: str, query: Mapping[str, str], after: str | None = None) -> Iterator[Json]:
         cursor = {"after": after} if after else {}
@@ -181,11 +174,8 @@ class Client:
 @contextmanager
 def remote_client(url: str, key: str | None) -> Iterator[Client]:
     """A client of the server at this address. Raises ChangeRequest (`bad_url`) for what is no address."""
-    base = url.rstrip("/").removesuffix("/v1")
-    if not base.startswith(("http://", "https://")):
-        raise ChangeRequest(f"{url!r} is not an address: it begins with http:// or https://.", code="bad_url")
     try:
-        http = httpx.Client(base_url=base, headers=_authorization(key), timeout=TIMEOUT)
+        http = httpx.Client(base_url=base_of(url), headers=authorization(key), timeout=TIMEOUT)
     except httpx.InvalidURL as error:
         raise ChangeRequest(f"{url!r} is not an address: {error}.", code="bad_url") from error
     with http:
@@ -199,15 +189,33 @@ def local_client(settings: Settings, *, jobs: bool) -> Iterator[Client]:
     With `jobs` it also works off the queue, unless another process of the folder does. Raises what opening the
     folder raises.
     """
+    key = secret(settings.server.api_key)
+    with local_server(settings, jobs=jobs) as path:
+        transport = httpx.HTTPTransport(uds=str(path))
+        with httpx.Client(base_url=LOCAL, transport=transport, headers=authorization(key), timeout=TIMEOUT) as http:
+            yield Client(http)
+
+
+@contextmanager
+def local_server(settings: Settings, *, jobs: bool) -> Iterator[Path]:
+    """A server in this process, at a socket that nobody else can open; its path."""
     from api.server import serving
 
-    key = settings.server.api_key.get_secret_value() if settings.server.api_key else None
     with _socket_folder() as folder, serving(settings, folder / "api.sock", jobs=jobs):
-        transport = httpx.HTTPTransport(uds=str(folder / "api.sock"))
-        with httpx.Client(
-            base_url="http://localhost", transport=transport, headers=_authorization(key), timeout=TIMEOUT
-        ) as http:
-            yield Client(http)
+        yield folder / "api.sock"
+
+
+def base_of(url: str) -> str:
+    """A server's address without what clients of OpenAI add. Raises ChangeRequest (`bad_url`) for what is none."""
+    base = url.rstrip("/").removesuffix("/v1")
+    if not base.startswith(("http://", "https://")):
+        raise ChangeRequest(f"{url!r} is not an address: it begins with http:// or https://.", code="bad_url")
+    return base
+
+
+def authorization(key: str | None) -> dict[str, str]:
+    """The header that carries a key."""
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 @contextmanager
@@ -222,7 +230,8 @@ def _socket_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def _reachable() -> Iterator[None]:
+def reachable() -> Iterator[None]:
+    """Turns a failed connection into TryLater (`server_unreachable`)."""
     try:
         yield
     except httpx.TimeoutException as error:
@@ -232,6 +241,19 @@ def _reachable() -> Iterator[None]:
             f"There is no answer from the server ({error}). Is it running, and the address right?",
             code="server_unreachable",
         ) from error
+
+
+def answer_of(response: httpx.Response) -> Json:
+    """The object that the server answered with. Raises what it says went wrong."""
+    if response.is_error:
+        raise _error(response)
+    try:
+        found = response.json()
+    except ValueError as error:
+        raise _not_ours(response) from error
+    if not isinstance(found, dict):
+        raise _not_ours(response)
+    return found
 
 
 def _error(answer: httpx.Response) -> RagError:
@@ -258,6 +280,11 @@ def _not_ours(answer: httpx.Response) -> RagError:
     )
 
 
+def search_path(store: str) -> str:
+    """Where a store, by id or name, is searched."""
+    return f"/v1/vector_stores/{_segment(store)}/search"
+
+
 def _files_of(store: str) -> str:
     return f"/v1/vector_stores/{_segment(store)}/files"
 
@@ -265,7 +292,3 @@ def _files_of(store: str) -> str:
 def _segment(name: str) -> str:
     """A name as one segment of a path."""
     return quote(name, safe="")
-
-
-def _authorization(key: str | None) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"} if key else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -11,7 +11,6 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
 from api.errors import Refused
-from api.schemas.common import ErrorBody
 from api.strict_json import LARGE, parse_json
 from indexes.errors import ChangeRequest
 from rag.access import Caller, Scope
@@ -54,17 +53,6 @@ def get_store(vector_store_id: str, backend: Annotated[Backend, Depends(get_back
     return backend.find_store(vector_store_id)
 
 
-_SECONDS = {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds to wait before the next try."}
-ERRORS: Mapping[int | str, dict[str, Any]] = {
-    429: {
-        "model": ErrorBody,
-        "description": "Too much is asked at once.",
-        "headers": {"Retry-After": _SECONDS},
-    },
-    "4XX": {"model": ErrorBody, "description": "The request must be changed, or what it names is not there."},
-    "5XX": {"model": ErrorBody, "description": "Something is out of order or busy here: try later."},
-}
-
 OpenBackend = Annotated[Backend, Depends(get_backend)]
 NamedStore = Annotated[Store, Depends(get_store)]
 
@@ -96,7 +84,7 @@ class StrictRoute(APIRoute):
 
 def new_router(*, tags: list[str]) -> APIRouter:
     """A router whose routes read JSON strictly."""
-    return APIRouter(route_class=StrictRoute, tags=list(tags), responses=dict(ERRORS))
+    return APIRouter(route_class=StrictRoute, tags=list(tags))
 
 
 def _parse(body: bytes) -> Any:

@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from indexes.errors import ChangeRequest, NotThere, RagError, TryLater
 
@@ -34,6 +35,7 @@ STATUS_OF_CODE = {
 }
 """Codes whose status is not the one of their family."""
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 LONGEST_MESSAGE = 2_000
 UNEXPECTED = ChangeRequest(
     "It failed unexpectedly. The log of the server says more; where there is none, run again with RAG_LOG_LEVEL=debug.",
@@ -124,9 +126,19 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         message = f"{request.url.path} does not take {request.method}."
         response = error_response(ChangeRequest(message, code="method_not_allowed"))
-        response.headers.update(error.headers or {})
+        response.headers["Allow"] = ", ".join(_methods_of(request))
         return response
     return error_response(ChangeRequest(f"{error.detail}."), error.status_code)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """What the path takes, over all its routes: the framework names those of the first one only."""
+    routes = request.app.router.routes
+    return [
+        method
+        for method in METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
 
 
 def _place(fault: Mapping[str, Any], body: Any) -> list[str]:
@@ -164,6 +176,7 @@ def _explain(fault: Mapping[str, Any], place: Sequence[str], content_type: str |
         what = f"The field {param!r}" if param else "A JSON body"
         return ChangeRequest(f"{what} is required.", code="missing_required_parameter", param=param)
     message = str(fault["msg"]).removeprefix("Value error, ")
-    code = "unsupported_parameter" if kind == "unsupported_parameter" else "invalid_value"
+    if kind == "unsupported_parameter":
+        return ChangeRequest(message, code=kind, param=param)
     named = f"{param!r} is not valid: {message}." if param else f"The body is not valid: {message}."
-    return ChangeRequest(named if code == "invalid_value" else message, code=code, param=param)
+    return ChangeRequest(named, code=kind if kind == "nul_character" else "invalid_value", param=param)

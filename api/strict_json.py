@@ -11,6 +11,8 @@ from indexes.errors import ChangeRequest
 
 LARGE = 64 << 10
 """Bytes from which parsing takes long enough to be done in a thread."""
+WHOLE = 2**53
+"""Up to here a double holds every integer."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -39,10 +41,11 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _finite(text: str) -> float:
+    """In JSON 2.0 is the same number as 2: what is whole is an integer."""
     number = float(text)
     if not math.isfinite(number):
         raise _invalid("a number is too large")
-    return number
+    return int(number) if number.is_integer() and abs(number) <= WHOLE else number
 
 
 def _invalid(what: str) -> ChangeRequest:

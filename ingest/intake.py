@@ -16,9 +16,10 @@ from sqlalchemy.engine import Connection
 from indexes.errors import ChangeRequest, TryLater
 from ingest import indexing
 from ingest.split import ChunkSettings
+from rag import listing
 from rag.access import Caller
 from rag.backend import Backend
-from rag.catalog import chunks, documents, file_batches, files, folders, purge, stores
+from rag.catalog import documents, file_batches, files, folders, purge, stores
 from rag.catalog.records import Document, File, FileBatch, Folder, Store
 from rag.context import Scalar
 from rag.embedders import Embedder
@@ -354,8 +355,7 @@ def sweep_blobs(backend: Backend, older_than: float = 3600.0) -> int:
 
 def current_text(backend: Backend, document: Document) -> str | None:
     """The text that answers now out of the document's file, None when there is none yet."""
-    with backend.database.read() as connection:
-        version = chunks.published_version(connection, document)
+    version = listing.published_version(backend, document)
     return None if version is None else backend.texts.read(version.text_blob)
 
 

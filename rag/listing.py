@@ -15,7 +15,8 @@ from indexes.errors import ChangeRequest
 from rag.access import Caller
 from rag.ask import Prepared
 from rag.backend import Backend
-from rag.catalog import batches, documents, file_batches, files, folders, responses, stores
+from rag.catalog import batches, chunks, documents, file_batches, files, folders, responses, stores
+from rag.catalog.chunks import Version
 from rag.catalog.records import (
     Counts,
     Document,
@@ -132,6 +133,12 @@ def list_file_batch(
     """The documents of a file batch, one page of them. Raises ChangeRequest (`bad_cursor`)."""
     with backend.database.read() as connection:
         return file_batches.list_documents(connection, backend.caller, store, batch, page, states)
+
+
+def published_version(backend: Backend, document: Document) -> Version | None:
+    """The version of a document that answers now out of its file, None when there is none yet."""
+    with backend.database.read() as connection:
+        return chunks.published_version(connection, document)
 
 
 def list_folders(backend: Backend, store: Store) -> list[Folder]:

@@ -49,6 +49,8 @@ class ServerSettings(Section):
     """Host names beyond loopback and `host` that a request may name."""
     allowed_origins: tuple[str, ...] = ()
     """Web origins (scheme://host:port) that may call the API from a browser."""
+    mcp: bool = False
+    """Serve the tools of the Model Context Protocol at /mcp."""
 
     @field_validator("api_key")
     @classmethod

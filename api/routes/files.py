@@ -36,13 +36,13 @@ _UPLOAD_BODY: dict[str, Any] = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
+                    "additionalProperties": False,
                     "required": ["file", "purpose"],
                     "properties": {
                         "file": {"type": "string", "format": "binary"},
                         "purpose": {"type": "string", "enum": list(PURPOSES)},
                         "expires_after": FileExpiresAfter.model_json_schema(),
                     },
-                    "additionalProperties": False,
                 }
             }
         },

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import Request
 from starlette.responses import JSONResponse
 
 from api.dependencies import OpenBackend, new_router, requires
+from api.schemas.common import ResponseModel
 from rag import listing
 
 PACKAGES = ("rag", "fastapi", "sqlalchemy", "dbos", "faiss-cpu", "tantivy", "sentence-transformers", "torch")
 
 router = new_router(tags=["health"])
+
+
+class Ready(ResponseModel):
+    """Whether requests can be served; if not, what is missing, in words."""
+
+    status: Literal["starting", "ready"]
+    missing: list[str]
 
 
 @router.get("/healthz")
@@ -22,7 +30,7 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz")
+@router.get("/readyz", response_model=Ready, responses={503: {"model": Ready, "description": "Not yet."}})
 def readyz(request: Request) -> JSONResponse:
     """Whether requests can be served now; if not, what is missing."""
     missing = request.app.state.readiness.missing()

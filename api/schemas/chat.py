@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.schemas.common import Identifier, Metadata, Question, RequestModel, ResponseModel
@@ -78,8 +78,15 @@ class Answering(Retrieving):
     max_passages: int | None = Field(default=None, ge=1)
 
 
+def _there(name: str, kind: str) -> dict[str, JsonValue]:
+    """The JSON schema of an object that has this field, and not as null."""
+    return {"required": [name], "properties": {name: {"type": kind}}}
+
+
 class ContextRequest(Answering):
     """A conversation or one question."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [_there("messages", "array"), _there("question", "string")]})
 
     messages: Messages | None = None
     question: Question | None = None
@@ -89,6 +96,12 @@ class ContextRequest(Answering):
         if (self.messages is None) == (self.question is None):
             raise PydanticCustomError("question", "send either 'messages' or 'question'", {"param": "messages"})
         return self
+
+
+class StoreContextRequest(ContextRequest):
+    """The same over the one store that the path names."""
+
+    vector_store_ids: None = None
 
 
 class StreamOptions(RequestModel):

@@ -16,7 +16,7 @@ from pydantic import (
     StringConstraints,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from rag.catalog.records import Page, PageRequest
 
@@ -73,7 +73,7 @@ class ResponseModel(BaseModel):
 
 def _without_nul(text: str) -> str:
     if "\0" in text:
-        raise ValueError("NUL characters are not allowed")
+        raise PydanticCustomError("nul_character", "NUL characters are not allowed")
     return text
 
 
@@ -113,21 +113,6 @@ class ListOf(ResponseModel, Generic[Item]):
     first_id: str
     last_id: str
     has_more: bool
-
-
-class ErrorDetail(ResponseModel):
-    """`message` says what happened and what to do, `code` names it for programs, `param` the field at fault."""
-
-    message: str
-    type: str
-    param: str | None = Field(...)
-    code: str | None = Field(...)
-
-
-class ErrorBody(ResponseModel):
-    """How every error is answered."""
-
-    error: ErrorDetail
 
 
 def list_of(page: Page[Any], ids: list[str], data: list[Item]) -> ListOf[Item]:

@@ -109,7 +109,7 @@ class CreateVectorStore(RequestModel):
     @model_validator(mode="after")
     def _absent_by_name(self) -> CreateVectorStore:
         if self.only_if_absent and not self.name:
-            raise ValueError("only_if_absent needs a name")
+            raise PydanticCustomError("name", "it needs a name", {"param": "only_if_absent"})
         return self
 
 

@@ -72,10 +72,10 @@ def test_many_who_ask_at_once_for_a_store_if_it_is_absent_get_the_same_one(http:
 @pytest.mark.parametrize(
     ("body", "code", "param"),
     [
-        ({"only_if_absent": True}, "invalid_value", None),
+        ({"only_if_absent": True}, "invalid_value", "only_if_absent"),
         ({"nam": "x"}, "unknown_parameter", "nam"),
         ({"name": 5}, "invalid_value", "name"),
-        ({"name": "a\0b"}, "invalid_value", "name"),
+        ({"name": "a\0b"}, "nul_character", "name"),
         ({"name": "vs_" + "0" * 24}, "invalid_value", "name"),
         ({"name": "x" * 257}, "invalid_value", "name"),
         ({"metadata": {"k": 1}}, "invalid_value", "metadata.k"),

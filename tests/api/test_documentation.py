@@ -1,0 +1,104 @@
+"""The documentation: a page that needs no network, a schema that keeps its word, examples that run as they stand."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from api.app import create_app
+from api.openapi import ERRORS
+from api.openapi_examples import EXAMPLES, FILE, PATH_EXAMPLES, STORE
+from rag.settings import Settings
+from tests.api.running import Corpus, RunningServer, fill, upload
+
+SCHEMA: dict[str, Any] = create_app(Settings()).openapi()
+HEALTH = ("/healthz", "/readyz")
+
+
+def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in SCHEMA["paths"].items():
+        for method, operation in methods.items():
+            yield method, path, operation
+
+
+def examples() -> list[Any]:
+    """Every example that the schema shows, with its name as the test's."""
+    found = []
+    for method, path, operation in operations():
+        content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+        for name, example in content.get("examples", {}).items():
+            found.append(pytest.param(method, path, example["value"], id=f"{method} {path} {name}"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def manual(server: RunningServer) -> Iterator[Corpus]:
+    """The store that the examples speak of."""
+    with httpx.Client(base_url=server.url, timeout=30) as http:
+        corpus = fill(http, STORE)
+        yield corpus
+        http.delete(f"/v1/vector_stores/{corpus.store}")
+
+
+@pytest.mark.parametrize(("method", "path", "body"), examples())
+def test_an_example_runs_as_it_stands(
+    http: httpx.Client, manual: Corpus, method: str, path: str, body: dict[str, Any]
+) -> None:
+    in_store = path.endswith("{file_id}")
+    file = manual.files["returns.md"] if in_store else upload(http, "example.md", f"# Example\n\nOf {path} {body}.\n")
+    where = path.format(**PATH_EXAMPLES).replace(FILE, file)
+    answer = http.request(method, where, json=json.loads(json.dumps(body).replace(FILE, file)))
+    assert answer.status_code == 200, answer.text
+    if body.get("stream"):
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert "error" not in answer.text
+    else:
+        assert answer.json()
+    if path == "/v1/vector_stores" and answer.json()["name"] != STORE:
+        http.delete(f"/v1/vector_stores/{answer.json()['id']}")
+
+
+def test_every_operation_with_a_json_body_has_an_example() -> None:
+    """So that whoever adds one shows how it is used: in `api/openapi_examples.py`."""
+    bodies = [
+        (method, path)
+        for method, path, operation in operations()
+        if "application/json" in operation.get("requestBody", {}).get("content", {})
+    ]
+    assert bodies
+    assert set(bodies) <= EXAMPLES.keys()
+
+
+def test_every_operation_says_how_it_fails_and_describes_itself() -> None:
+    for method, path, operation in operations():
+        said = {int(status) for status in operation["responses"] if status.isdecimal() and status != "200"}
+        assert said <= ERRORS.keys(), (method, path)
+        assert {400, 500, 503} <= said
+        assert ({401, 403, 429} <= said) == (path not in HEALTH)
+        assert (404 in said) >= ("{" in path)
+        assert (413 in said) == ("requestBody" in operation)
+        assert operation["description"], (method, path)
+
+
+def test_both_halves_are_documented() -> None:
+    tags = {tag for *_, operation in operations() for tag in operation["tags"]}
+    assert {"files", "vector stores", "chat", "models", "context", "dify"} <= tags
+
+
+def test_the_page_needs_nothing_from_elsewhere(http: httpx.Client) -> None:
+    page = http.get("/docs")
+    assert page.status_code == 200
+    assert not re.findall(r"(?:https?:)?//[a-z]", page.text)
+    for link in re.findall(r'(?:src|href)="([^"]+)"', page.text):
+        file = http.get(link)
+        assert (file.status_code, len(file.content) > 1000) == (200, True), link
+        assert "cdn" not in link
+    assert http.get("/openapi.json").json()["openapi"].startswith("3.1")
+    assert "3.1" in http.get("/docs/files/swagger-ui-bundle.js").text
+    assert http.get("/docs/files/../files/..%2f..%2fcore.py").status_code == 404
+    assert http.get("/redoc").status_code == 404

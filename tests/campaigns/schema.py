@@ -1,0 +1,83 @@
+"""Requests made from the interface's own schema against a real server with a filled store; every answer must keep it.
+
+    python -m tests.campaigns.schema --cases 10000 --seed 1
+
+schemathesis generates them, valid and not, in all its phases and with all its default checks; in place of its check
+that what fits the schema is accepted, see `schema_checks`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from api.openapi_examples import STORE
+from tests.api.running import fill
+from tests.installations import one_process, running
+
+CHECKS = "tests.campaigns.schema_checks"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run found."""
+
+    cases: int
+    operations: int
+    failures: list[str]
+    log: str
+
+
+def run(url: str, folder: Path, seed: int, *options: str) -> Outcome:
+    """One run of schemathesis over a server's schema. The store of its examples is filled anew: the run before may
+    have deleted it."""
+    with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
+        http.delete(f"/v1/vector_stores/{STORE}")
+        file = fill(http, STORE).files["returns.md"]
+    report = folder / f"schemathesis-{seed}.json"
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", *options]
+    command += ["--seed", str(seed), "--exclude-checks", "positive_data_acceptance", "--continue-on-failure"]
+    command += ["--generation-database", "none", "--no-color", "--report", "json", "--report-json-path", str(report)]
+    environment = {**os.environ, "SCHEMATHESIS_HOOKS": CHECKS, "SCHEMA_EXAMPLE_FILE": file, "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder)
+    assert report.exists(), done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(report.read_text())
+    assert not found["errors"], found["errors"]
+    failures = [f"{failure['title']}: {', '.join(failure['operations'])}" for failure in found["failures"]]
+    return Outcome(found["test_cases"]["generated"], found["operations"]["tested"], failures, done.stdout)
+
+
+def campaign(cases: int, seed: int, folder: Path) -> dict[str, Any]:
+    """Runs with new seeds until as many cases were made."""
+    made, runs, operations, failures = 0, 0, 0, Counter[str]()
+    with running(one_process(folder, {"RAG_EMBEDDER": "toy-384"})) as installation:
+        url = installation.doors[0]
+        while made < cases:
+            outcome = run(url, folder, seed + runs, "--max-examples", "40")
+            made, runs, operations = made + outcome.cases, runs + 1, outcome.operations
+            failures.update(outcome.failures)
+            if outcome.failures:
+                print(outcome.log)
+        alive = httpx.get(f"{url}/readyz", timeout=60, trust_env=False).status_code == 200
+    return {"cases": made, "operations": operations, "failures": dict(failures), "ready afterwards": alive}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="rag-schema-") as scratch:
+        record = campaign(arguments.cases, arguments.seed, Path(scratch))
+    print(json.dumps(record, indent=2))
+    sys.exit(bool(record["failures"]) or not record["ready afterwards"])

@@ -1,0 +1,74 @@
+"""What schemathesis is told about this interface: which refusals of requests that fit the schema are in order."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import schemathesis
+from schemathesis.openapi.checks import RejectedPositiveData
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from api.openapi_examples import FILE
+
+BEYOND_THE_SCHEMA: Mapping[str, str] = {
+    "another_folder": "depends on which folder the store remembers",
+    "bad_cursor": "depends on which rows there are",
+    "chunking_strategy_differs": "depends on the store",
+    "context_length_exceeded": "depends on the model's window and the length of the prompt",
+    "empty_query": "a question of white space only",
+    "file_in_store": "depends on the store",
+    "filter_type": "depends on the attributes of the store's documents",
+    "invalid_condition": "an operator of Dify's that filters do not have, or that does not take the value",
+    "invalid_filter": "a filter too deep, or of too many nodes",
+    "invalid_sampling": "a top_p of 0, which OpenAI's schema allows",
+    "invalid_value only_if_absent": "it needs a name",
+    "invalid_value chunking_strategy.static": "an overlap of more than half the size",
+    "invalid_window": "depends on the model",
+    "nothing_to_cancel": "depends on the document's state",
+    "nothing_to_retry": "depends on the document's state",
+    "nul_character": "OpenAI's schema allows a character that no database takes",
+    "unknown_tokenizer": "depends on the settings",
+    "unknown_prompt": "depends on the settings",
+    "unknown_name": "depends on the settings: an embedder or a tokenizer that is not there",
+    "unknown_filter_key": "depends on the attributes of the store's documents",
+    "unsupported_parameter": "an OpenAI field that nothing here acts on, with a value that asks for something",
+    "vector_store_required": "depends on how many stores there are",
+}
+"""Codes of 400 (where one would say too much, with the field) that answer a request which fits the schema, and why the
+schema cannot say it."""
+
+
+EXAMPLE = os.environ.get("SCHEMA_EXAMPLE_FILE", FILE)
+"""A file of the filled store, in place of the one that the schema's examples name."""
+
+
+@schemathesis.hook
+def before_call(_context: schemathesis.HookContext, case: schemathesis.Case, _kwargs: dict[str, Any]) -> None:
+    """Let the examples of paths and bodies name a file that is there."""
+    for part in ("path_parameters", "body"):
+        given = getattr(case, part)
+        if (named := _named(given)) != given:  # a part that was set is no longer trusted to be what was generated
+            setattr(case, part, named)
+
+
+def _named(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _named(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_named(part) for part in value]
+    return EXAMPLE if value == FILE else value
+
+
+@schemathesis.check
+def accepted_or_named(ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case) -> None:
+    """The default check that what fits the schema is accepted, but for the codes above."""
+    try:
+        positive_data_acceptance(ctx, response, case)
+    except RejectedPositiveData:
+        error = json.loads(response.content)["error"]
+        names = {error["code"], f"{error['code']} {error['param']}"}
+        if response.status_code != 400 or not names & BEYOND_THE_SCHEMA.keys():
+            raise
