@@ -79,7 +79,7 @@ class Doorkeeper:
             told = jwt.decode(given[0], self._claim_secret, algorithms=["HS256"], options={"require": ["exp"]})
         except jwt.ExpiredSignatureError as error:
             raise _bad_claim("it has expired") from error
-        except jwt.InvalidTokenError as error:
+        except (jwt.InvalidTokenError, RecursionError) as error:  # the latter for brackets within brackets
             raise _bad_claim(
                 "it is not signed with HS256 and this server's secret, or does not say when it ends"
             ) from error

@@ -128,7 +128,7 @@ def test_help_is_fast_because_nothing_heavy_is_imported():
     said = subprocess.run(command("--help"), cwd=ROOT, capture_output=True, text=True, check=True).stdout
     listed = {line.split()[0] for line in said.splitlines() if line.startswith("  ") and line.strip()}
     assert {"serve", "ingest", "status", "stores", "files", "delete", "retry", "cancel"} <= listed
-    assert {"search", "context", "ask", "models", "eval", "doctor"} <= listed
+    assert {"search", "context", "ask", "models", "keys", "eval", "doctor"} <= listed
 
 
 def test_without_a_server_a_folder_is_ingested_once(tmp_path, docs):
@@ -349,6 +349,49 @@ def test_stores_and_status(shared):
     assert shared.error("stores", "delete", "mine", code=2) == "confirmation_required"
     shared.json("stores", "delete", "mine", "--yes")
     assert shared.error("status", "mine", code=3) == "vector_store_not_found"
+
+
+def test_keys_are_made_used_and_revoked(shared, tmp_path):
+    made = shared.run("keys", "create", "bot", "--permission", "hr", "--days", "1", "--requests-per-minute", "99")
+    secret = made.stdout.strip()
+    assert secret.startswith("rag_")
+    assert secret not in made.stderr
+    url = shared.variables["RAG_URL"]
+    bot = RagHere(tmp_path, tmp_path / "data", RAG_API_KEY=secret, RAG_URL=url)
+    assert isinstance(bot.json("models"), list)
+    assert bot.error("keys", "list", code=2) == "insufficient_scope"
+    assert bot.error("stores", "create", "bots", code=2) == "insufficient_scope"
+    (key,) = [one for one in shared.json("keys", "list") if one["name"] == "bot"]
+    assert (key["scopes"], key["permissions"], key["limits"]["requests_per_minute"]) == (["query"], ["hr"], 99)
+    assert secret.startswith(key["prefix"])
+    shared.run("keys", "revoke", key["id"])
+    assert bot.error("models", code=2) == "invalid_api_key"
+    listed = shared.text("keys", "list")
+    assert "revoked" in next(line for line in listed.splitlines() if key["id"] in line)
+    assert secret not in listed
+    assert shared.error("keys", "revoke", "key_none", code=3) == "key_not_found"
+    here = RagHere(tmp_path, tmp_path / "data")
+    here.run("stores", "create", "s")
+    told = here.json(
+        "keys", "create", "k", "--scope", "query", "--scope", "ingest", "--store", "s", "--tenant", "default"
+    )
+    assert (told["scopes"], len(told["vector_store_ids"])) == (["ingest", "query"], 1)
+    assert [one["id"] for one in here.json("keys", "list")] == [told["id"]]
+    here.run("keys", "revoke", told["id"])
+
+
+def test_permissions_are_given_to_what_is_ingested_also_to_what_was_there(tmp_path, docs):
+    with server(tmp_path, tmp_path / "data") as (url, _):
+        rag = RagHere(tmp_path, tmp_path / "elsewhere", RAG_URL=url)
+        rag.run("ingest", docs, "--store", "pets", "--permission", "cats")
+        tags = lambda: {tuple(file["permissions"]) for file in rag.json("files", "pets")}  # noqa: E731
+        assert tags() == {("cats",)}
+        (docs / "trout.txt").write_text("Trout rest.\n")
+        rag.run("ingest", docs, "--store", "pets")
+        assert tags() == {("cats",)}
+        again = rag.events("ingest", docs, "--store", "pets", "--permission", "b", "--permission", "a")[-1]
+        assert (again["unchanged"], again["embedded"]) == (4, 0)
+        assert tags() == {("a", "b")}
 
 
 def test_errors_say_what_to_do_in_the_code_of_their_family(shared, tmp_path):

@@ -17,7 +17,17 @@ from rag.settings import Settings, load_settings, settings_names
 from tests.campaigns.kills import Server, free_port
 
 MANUAL = Path(__file__).resolve().parents[2] / "api" / "manual"
-PAGES = ("getting-started", "answering", "concepts", "configuration", "formats", "moving", "operating", "growing")
+PAGES = (
+    "getting-started",
+    "answering",
+    "concepts",
+    "configuration",
+    "access",
+    "formats",
+    "moving",
+    "operating",
+    "growing",
+)
 
 
 def page(name: str) -> str:
@@ -70,6 +80,23 @@ def test_getting_started_works_as_written(tmp_path: Path) -> None:
                 assert '"grounded":true' in said.replace(" ", "")
     finally:
         server.kill()
+
+
+def test_access_works_as_written(tmp_path: Path) -> None:
+    server = Server(tmp_path / "data", free_port())
+    server.start()
+    bin_folder = Path(sys.executable).parent
+    environment = {"PATH": f"{bin_folder}:{os.environ['PATH']}", "RAG_URL": server.url, "HOME": str(tmp_path)}
+    try:
+        said = [run(example, tmp_path, {**environment, "NO_PROXY": "*"}, 60) for example in examples("access", "sh")]
+    finally:
+        server.kill()
+    secret = (tmp_path / "helpdesk.key").read_text().strip()
+    assert secret[:10] in said[0]
+    assert secret not in said[0]
+    assert '"name":"handbook"' in said[0].replace(" ", "")
+    assert "Revoked key_" in said[1]
+    assert said[2].count("forty crowns") == 1
 
 
 def test_moving_works_as_written(tmp_path: Path) -> None:

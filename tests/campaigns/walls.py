@@ -36,7 +36,7 @@ from tests.api.running import RunningServer, finished, upload, wait_for
 OPERATOR = "the operator's own key"
 OPERATORS = "default"
 """The operator's own tenant."""
-CLAIM_SECRET = "c" * 40
+CLAIM_SECRET = "c" * 64
 OPEN = ("/healthz", "/readyz")
 TOPICS = ("salary", "kettle", "contract", "holiday", "merger", "router", "invoice")
 QUESTIONS = tuple(f"What do we know about the {topic}?" for topic in TOPICS)

@@ -162,6 +162,19 @@ def test_a_store_comes_back_as_it_went(exported: Path, backend: Backend, monkeyp
         assert answers(backend, made) == answers(before, store)
 
 
+def test_permission_tags_go_along(tmp_path: Path) -> None:
+    with open_backend(toy_settings(tmp_path / "a")) as backend:
+        store = fill(backend)
+        wait_until_idle(backend)
+        document = next(d for d in all_documents(backend, store).values() if d.state == "completed")
+        intake.set_attributes(backend, store, document.file_public_id, permissions=["hr"])
+        exporting.export_store(backend, store, tmp_path / "a.zip", quiet)
+        made = importing.import_store(backend, tmp_path / "a.zip", "again", quiet)
+        tags = {source: row.permissions for source, row in all_documents(backend, made).items()}
+        assert tags.pop(document.source) == ["hr"]
+        assert set(map(tuple, tags.values())) == {()}
+
+
 def test_what_was_not_ingested_yet_is(exported: Path, tmp_path: Path) -> None:
     with open_backend(toy_settings(tmp_path / "data")) as backend:
         made = importing.import_store(backend, exported, "again", quiet)

@@ -20,11 +20,12 @@ pytest.importorskip("qdrant_client", reason="qdrant-client is not installed: pip
 from indexes.errors import ChangeRequest, TryLater
 from indexes.filters import parse_filter
 from ingest import indexing, intake, move
+from rag.access import Caller
 from rag.backend import Backend
 from rag.catalog import schema
 from rag.catalog.records import Store
 from rag.embedders.toy import ToyEmbedder
-from rag.retrieve import SearchOptions, retrieve
+from rag.retrieve import Mode, SearchOptions, retrieve
 from rag.settings import Settings
 from tests.backends import add_text, all_documents, open_backend, toy_settings, wait_until_idle
 from tests.fakes.openai_server import Drop, Status
@@ -32,6 +33,8 @@ from tests.fakes.qdrant_server import FakeQdrant
 from tests.ingest.test_runner import wait_for
 from tests.installations import Process
 from tests.postgres import Postgres
+
+MODES: tuple[Mode, ...] = ("dense", "keyword", "hybrid")
 
 
 @pytest.fixture
@@ -53,6 +56,33 @@ def points(engine: FakeQdrant) -> dict[int, dict[str, Any]]:
     """The payload of every point of every collection."""
     collections = [collection.name for collection in engine.engine.get_collections().collections]
     return {point.id: point.payload for name in collections for point in engine.engine.scroll(name, limit=10_000)[0]}
+
+
+def test_hidden_documents_are_neither_found_nor_counted(settings: Settings, engine: FakeQdrant) -> None:
+    with open_backend(settings) as backend:
+        store = intake.create_store(backend, "s")
+        reader = backend.for_caller(Caller("default", frozenset({"query"}), permissions=frozenset({"x"})))
+
+        def told() -> list[Any]:
+            asked = [retrieve(reader, [store], "lapwings fly", SearchOptions(mode=mode)) for mode in MODES]
+            return [found.candidates for found in asked]
+
+        add_text(backend, store, "a.txt", "A text about lapwings.")
+        add_text(backend, store, "b.txt", "A text about dunlins that fly.", {"topic": "b"})
+        wait_until_idle(backend)
+        before = told()
+        assert all(len(found) for found in before)
+        for number in range(3):
+            document = add_text(backend, store, f"hidden {number}", f"Lapwings {number}.", {"secret": number})
+            wait_until_idle(backend)
+            intake.set_attributes(backend, store, document.file_public_id, permissions=["hr"])
+        assert told() == before
+        assert len(found(backend, store, "lapwings", mode="keyword")) == 4
+        unknown = parse_filter({"type": "eq", "key": "secret", "value": 1})
+        assert len(found(backend, store, "lapwings", condition=unknown)) == 1
+        with pytest.raises(ChangeRequest):
+            found(reader, store, "lapwings", condition=unknown)
+        assert {tuple(payload["tags"]) for payload in points(engine).values()} == {('""',), ('"hr"',)}
 
 
 def test_a_document_is_found_replaced_and_gone_and_leaves_no_points(settings: Settings, engine: FakeQdrant) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,22 @@ import sqlalchemy as sa
 
 from indexes.errors import ChangeRequest, NotThere, TryLater
 from indexes.filters import BOOLEAN, NUMBER, STRING
-from rag.access import Caller
+from rag.access import UNTAGGED, Caller
 from rag.blobs import StoredBlob, read_blob
 from rag.blobs.folder import BlobFolder
-from rag.catalog import batches, changes, chunks, documents, file_batches, files, purge, schema, stores, vectors
+from rag.catalog import (
+    batches,
+    changes,
+    chunks,
+    documents,
+    file_batches,
+    files,
+    index_tasks,
+    purge,
+    schema,
+    stores,
+    vectors,
+)
 from rag.catalog.chunks import NewChunk
 from rag.catalog.database import Database, open_database
 from rag.catalog.records import DAY, Counts, Document, PageRequest, Store
@@ -255,6 +268,129 @@ def test_an_attribute_is_found_by_its_name_and_kind_among_the_documents_that_ans
             assert documents.find_attribute(connection, caller, store.id, key, None) is not None
             assert documents.find_attribute(connection, caller, store.id, f"{key}-", None) is None
             assert documents.find_attribute(connection, caller, store.id + 1, key, None) is None
+
+
+def seen_by(database: Database, store: Store, *tags: str) -> list[str]:
+    """The files of the documents that a caller with these tags is told of."""
+    caller = Caller(TENANT, permissions=frozenset(tags))
+    with database.read() as connection:
+        page = PageRequest(order="asc")
+        rows = documents.list_documents(connection, caller, store, page).rows
+        counts = stores.count_documents(connection, caller, [store.id])[store.id]
+        assert counts.total == len(rows)
+        through = {file.public_id for file in files.list_files(connection, caller, page).rows}
+        assert {row.file_public_id for row in rows} <= through
+        return [row.file_public_id for row in rows]
+
+
+def found_by(database: Database, store: Store, document: Document, *tags: str) -> bool:
+    """Whether a caller with these tags is told of a file of a store by its id."""
+    caller = Caller(TENANT, permissions=frozenset(tags))
+    with database.read() as connection:
+        try:
+            documents.get_document(connection, caller, store, document.file_public_id)
+        except NotThere:
+            return False
+        return True
+
+
+def put_tagged(
+    database: Database, store: Store, blob: str, tags: list[str] | None, caller: Caller = CALLER
+) -> Document:
+    with database.write() as connection:
+        file = files.add_file(connection, caller, "a.txt", "assistants", StoredBlob(blob * 64, 3))
+        return documents.put_document(connection, caller, store, file, "a", None, tags)
+
+
+def test_tags_decide_who_is_told_of_a_document(database: Database, store: Store) -> None:
+    document = put_tagged(database, store, "1", ["hr", "board", "hr"])
+    assert document.permissions == ["board", "hr"]
+    for tags, there in (((), False), (("x", "HR"), False), (("hr",), True), (("x", "board"), True)):
+        assert bool(seen_by(database, store, *tags)) == there
+        assert found_by(database, store, document, *tags) == there
+    put(database, store, "open")
+    assert len(seen_by(database, store)) == 1
+    with database.write() as connection:
+        documents.set_attributes(connection, document, permissions=[])
+    complete(database, document, ["one"])
+    assert len(seen_by(database, store)) == 2
+
+
+def test_tags_of_a_replacement_come_with_its_text(database: Database, store: Store) -> None:
+    first = put_tagged(database, store, "1", ["hr"])
+    complete(database, first, ["one"])
+    second = put_tagged(database, store, "2", [])
+    # What answers is still for hr alone; and what is to come is told of to those only who see both.
+    assert seen_by(database, store) == []
+    assert seen_by(database, store, "hr") == [second.file_public_id]
+    assert [found_by(database, store, one) for one in (first, second)] == [False, False]
+    assert [found_by(database, store, one, "hr") for one in (first, second)] == [True, True]
+    with database.read() as connection:
+        assert changes.read_tags(connection, [first.id]) == {first.id: {"hr"}}
+        assert changes.read_tags(connection, [first.id], coming=True) == {first.id: {UNTAGGED}}
+    complete(database, second, ["two"], blob="b" * 64)
+    assert seen_by(database, store) == [second.file_public_id]
+    third = put_tagged(database, store, "3", ["legal"])
+    assert found_by(database, store, second)
+    assert not found_by(database, store, third)
+    assert put_tagged(database, store, "4", None).permissions == ["legal"]
+
+
+def test_nobody_replaces_what_they_do_not_see(database: Database, store: Store) -> None:
+    first = put_tagged(database, store, "1", ["hr"])
+    complete(database, first, ["one"])
+    for tags in ((), ("x",)):
+        stranger = Caller(TENANT, permissions=frozenset(tags))
+        with pytest.raises(ChangeRequest) as caught:
+            put_tagged(database, store, "2", None, stranger)
+        assert caught.value.code == "source_not_available"
+    put_tagged(database, store, "2", None, Caller(TENANT, permissions=frozenset({"hr"})))
+
+
+def test_a_file_in_no_store_is_its_uploader_s(database: Database, store: Store) -> None:
+    limited = {"permissions": frozenset[str]()}
+    ann, bob = (Caller(TENANT, key_id="key", user=name, **limited) for name in ("ann", "bob"))
+    with database.write() as connection:
+        file = files.add_file(connection, ann, "a.txt", "assistants", StoredBlob("0" * 64, 3))
+        for caller, there in ((ann, 1), (bob, 0), (Caller(TENANT), 1), (Caller("other"), 0)):
+            assert len(files.list_files(connection, caller, PageRequest()).rows) == there
+        documents.put_document(connection, ann, store, file, None, None, ["hr"])
+        assert files.list_files(connection, ann, PageRequest()).rows == []
+        granted = Caller(TENANT, stores=frozenset({store.id}))
+        elsewhere = Caller(TENANT, stores=frozenset({store.id + 1}))
+        assert len(files.list_files(connection, granted, PageRequest()).rows) == 1
+        assert files.list_files(connection, elsewhere, PageRequest()).rows == []
+
+
+def test_an_engine_is_told_of_tags_when_a_catalog_of_before_is_opened(catalog_url: str, tmp_path: Path) -> None:
+    from alembic.operations import Operations
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    with closing(open_database(tmp_path, catalog_url)) as database:
+        script = ScriptDirectory(str(Path(schema.__file__).parent / "migrations"))
+        with database.write() as connection:
+            made = [stores.create_store(connection, TENANT, name) for name in ("remote", "local")]
+            for one, index in zip(made, ("qdrant", "faiss"), strict=True):
+                values = {
+                    "space_id": stores.ensure_space(connection, SPACE),
+                    "chunk_set_id": stores.ensure_chunk_set(connection, one.id, "f", {}),
+                    "embedder": "toy",
+                    "build": "toy",
+                    "vector_index": index,
+                    "keyword_index": index,
+                    "state": "live",
+                }
+                stores.create_generation(connection, one, values)
+        document, _ = [put(database, one, "a") for one in made]
+        with database.write() as connection:
+            down = {"fn": lambda revision, _context: script._downgrade_revs("0005", revision)}
+            context = MigrationContext.configure(connection, opts=down)
+            with Operations.context(context):
+                context.run_migrations()
+    with closing(open_database(tmp_path, catalog_url)) as database, database.read() as connection:
+        assert [task.document_id for task in index_tasks.waiting(connection)] == [document.id]
+        assert changes.read_tags(connection, [document.id]) == {document.id: {UNTAGGED}}
 
 
 def test_what_answers_is_found_by_its_file_until_it_is_replaced(database: Database, store: Store) -> None:
