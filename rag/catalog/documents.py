@@ -137,8 +137,8 @@ def has_attribute(connection: Connection, caller: Caller, store_id: int, key: st
         has: sa.ColumnElement[bool] = sa.select(each.c.key).where(each.c.key == key).exists()
     else:
         has = _documents.attributes[key].as_string().is_not(None)
-    seen_ = seen.answering_documents(connection, caller)
-    query = sa.select(_documents.id).where(_documents.store_id == store_id, has, seen_).limit(1)
+    mine = _documents.store_id == store_id, seen.answering_documents(connection, caller)
+    query = sa.select(_documents.id).where(*mine, has).limit(1)
     return connection.execute(query).first() is not None
 
 
