@@ -8,13 +8,12 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, State
 
 from indexes.errors import ChangeRequest
 from rag.access import Caller
-from rag.backend import Backend
 from rag.catalog.keys import Key
-from rag.keys import PREFIX, caller_of, on_behalf
+from rag.keys import PREFIX, Keys, caller_of, on_behalf
 from rag.settings import Settings, secret
 
 CLAIM = "x-rag-claim"
@@ -34,9 +33,11 @@ class Doorkeeper:
         self._claim_secret = secret(settings.server.claim_secret)
         self._lookups = anyio.CapacityLimiter(LOOKUPS)
 
-    async def caller(self, headers: Headers, backend: Backend) -> Caller:
-        """Whoever sent these headers. Without a key of its own the server takes a request without one of ours for the
-        operator's: it listens on loopback only.
+    async def caller(self, headers: Headers, app: State) -> Caller:
+        """Whoever sent these headers; `app` holds the open backend.
+
+        Without a key of its own the server takes a request without one of ours for the operator's: it listens on
+        loopback only.
 
         Raises ChangeRequest (`missing_api_key`, `invalid_api_key`, `invalid_claim`), TryLater when the catalog cannot
         be asked.
@@ -45,7 +46,7 @@ class Doorkeeper:
         token = _token(given)
         if self._is_operator(given, token):
             return self._claimed(headers, self._operator, may_delegate=False)
-        key = await self._key(token, backend)
+        key = await self._key(token, app.backend.keys)
         return self._claimed(headers, caller_of(key), may_delegate=key.may_delegate)
 
     def _is_operator(self, given: Sequence[str], token: str | None) -> bool:
@@ -53,13 +54,13 @@ class Doorkeeper:
             return len(given) < 2 and (token is None or not token.startswith(PREFIX))
         return token is not None and hmac.compare_digest(token.encode("latin-1"), self._bootstrap.encode())
 
-    async def _key(self, token: str | None, backend: Backend) -> Key:
+    async def _key(self, token: str | None, keys: Keys) -> Key:
         if token is None:
             raise ChangeRequest("This server asks for a key: `Authorization: Bearer KEY`.", code="missing_api_key")
-        known = backend.keys.known(token)
+        known = keys.known(token)
         if known is not None:
             return known
-        return await anyio.to_thread.run_sync(backend.keys.find, token, limiter=self._lookups)
+        return await anyio.to_thread.run_sync(keys.find, token, limiter=self._lookups)
 
     def _claimed(self, headers: Headers, caller: Caller, *, may_delegate: bool) -> Caller:
         given = headers.getlist(CLAIM)

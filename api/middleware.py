@@ -157,7 +157,7 @@ class Access:
             return
         with ExitStack() as stack:
             try:
-                caller = await self._door.caller(Headers(scope=scope), scope["app"].state.backend)
+                caller = await self._door.caller(Headers(scope=scope), scope["app"].state)
                 told = stack.enter_context(self._limiter.admit(caller))
             except RagError as error:
                 await error_response(error)(scope, receive, send)

@@ -9,13 +9,15 @@ import re
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.engine import Connection
+
 from indexes.errors import ChangeRequest, RagError
-from rag.access import SCOPES, Caller, Scope
+from rag.access import SCOPES, Caller
 from rag.catalog import keys as rows
 from rag.catalog import stores
 from rag.catalog.database import Database
@@ -135,7 +137,8 @@ def on_behalf(caller: Caller, permissions: frozenset[str], user: str | None, *, 
 
 
 def create_key(backend: Backend, tenant: str | None, values: Mapping[str, Any]) -> tuple[Key, str]:
-    """A new key and its secret, which is told this once. `values` as `_checked` takes them.
+    """A new key and its secret, which is told this once. `values` are those of `Key`'s fields that its maker chooses,
+    `stores` by name or id, or None for all.
 
     Raises ChangeRequest for values that do not go together or a tenant that is not the caller's, and NotThere for an
     unknown store.
@@ -147,7 +150,8 @@ def create_key(backend: Backend, tenant: str | None, values: Mapping[str, Any]) 
         )
     secret = PREFIX + secrets.token_urlsafe(32)
     with backend.database.write() as connection:
-        chosen = _checked(connection, tenant, {"stores": None, **values})
+        chosen = _stored(connection, tenant, values)
+        _require_sensible(chosen)
         key = rows.add_key(connection, tenant, secret[:SHOWN], _hash(secret), chosen)
     return key, secret
 
@@ -168,11 +172,9 @@ def update_key(backend: Backend, key_id: str, changes: Mapping[str, Any]) -> Key
     """Change a key. Raises as `create_key`, and NotThere."""
     with backend.database.write() as connection:
         key = rows.get_key(connection, _managed(backend), key_id)
-        now = {"scopes": key.scopes, "permissions": key.permissions, "may_delegate": key.may_delegate}
-        if "stores" not in changes:
-            now["stores_kept"] = key.stores
-        chosen = _checked(connection, key.tenant, {**now, **changes})
-        key = rows.update_key(connection, key, {name: chosen[name] for name in changes})
+        changed = _stored(connection, key.tenant, changes)
+        _require_sensible({**vars(key), **changed})
+        key = rows.update_key(connection, key, changed)
     backend.keys.forget()
     return key
 
@@ -205,24 +207,26 @@ def _managed(backend: Backend) -> str | None:
     return None if is_operator(backend.caller) else backend.caller.tenant
 
 
-def _checked(connection: Any, tenant: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values as they are stored: `stores` are names or ids of stores of the tenant, or None for all."""
-    chosen = dict(values)
-    scopes: Sequence[Scope] = sorted(set(chosen["scopes"]))
-    chosen["scopes"] = scopes
-    chosen["permissions"] = sorted(set(chosen["permissions"]))
-    kept = chosen.pop("stores_kept", None)
-    if chosen.get("stores") is not None:
-        named = (stores.find_store(connection, Caller(tenant), name) for name in chosen["stores"])
-        kept = chosen["stores"] = sorted({store.id for store in named})
-    if "admin" in scopes and (kept is not None or chosen["permissions"] or chosen["may_delegate"]):
+def _stored(connection: Connection, tenant: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a key as they are stored; `stores` are given by name or id."""
+    stored = dict(values)
+    for name in {"scopes", "permissions"} & stored.keys():
+        stored[name] = sorted(set(stored[name]))
+    if stored.get("stores") is not None:
+        named = (stores.find_store(connection, Caller(tenant), name) for name in stored["stores"])
+        stored["stores"] = sorted({store.id for store in named})
+    return stored
+
+
+def _require_sensible(values: Mapping[str, Any]) -> None:
+    limited = values["stores"] is not None or values["permissions"] or values["may_delegate"]
+    if "admin" in values["scopes"] and limited:
         raise ChangeRequest(
             "A key of the scope admin may do and see everything of its tenant: leave 'vector_store_ids', 'permissions' "
             "and 'may_delegate' out, or the scope.",
             code="invalid_value",
             param="scopes",
         )
-    return chosen
 
 
 def _hash(secret: str) -> bytes:

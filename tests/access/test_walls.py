@@ -177,7 +177,7 @@ def test_a_query_asks_the_catalog_for_its_key_once_a_second(tmp_path: Path, monk
 
 def a_key(**fields: Any) -> dict[str, Any]:
     usual = {"name": "k", "scopes": ["query"], "permissions": [], "may_delegate": False, "limits": Limits()}
-    return {**usual, "expires_at": None, **fields}
+    return {**usual, "stores": None, "expires_at": None, **fields}
 
 
 def test_a_key_read_before_it_was_revoked_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -360,6 +360,8 @@ def test_keys_are_made_used_and_revoked(shared, tmp_path):
     bot = RagHere(tmp_path, tmp_path / "data", RAG_API_KEY=secret, RAG_URL=url)
     assert isinstance(bot.json("models"), list)
     assert bot.error("keys", "list", code=2) == "insufficient_scope"
+    (checked,) = [check for check in bot.json("doctor")["checks"] if check["part"] == "server"]
+    assert (checked["ok"], checked["found"].partition(";")[0]) == (True, "takes this key")
     assert bot.error("stores", "create", "bots", code=2) == "insufficient_scope"
     (key,) = [one for one in shared.json("keys", "list") if one["name"] == "bot"]
     assert (key["scopes"], key["permissions"], key["limits"]["requests_per_minute"]) == (["query"], ["hr"], 99)

@@ -86,9 +86,15 @@ def test_access_works_as_written(tmp_path: Path) -> None:
     server = Server(tmp_path / "data", free_port())
     server.start()
     bin_folder = Path(sys.executable).parent
-    environment = {"PATH": f"{bin_folder}:{os.environ['PATH']}", "RAG_URL": server.url, "HOME": str(tmp_path)}
+    environment = {
+        "PATH": f"{bin_folder}:{os.environ['PATH']}",
+        "PYTHONPATH": str(MANUAL.parents[1]),
+        "RAG_URL": server.url,
+        "HOME": str(tmp_path),
+        "NO_PROXY": "*",
+    }
     try:
-        said = [run(example, tmp_path, {**environment, "NO_PROXY": "*"}, 60) for example in examples("access", "sh")]
+        said = [run(example, tmp_path, environment, seconds=60) for example in examples("access", "sh")]
     finally:
         server.kill()
     secret = (tmp_path / "helpdesk.key").read_text().strip()

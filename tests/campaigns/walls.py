@@ -321,9 +321,8 @@ class Attack:
         answer = self._send(attacker, attempt.operation, attempt.path, attempt.arguments)
         self.statuses[answer.status_code] += 1
         self.routes[f"{attempt.operation.method} {attempt.operation.path}"] += 1
-        said = (
-            f"{attempt.operation.method} {attempt.path} {attempt.arguments}: {answer.status_code} {answer.text[:500]}"
-        )
+        asked = f"{attempt.operation.method} {attempt.path} {attempt.arguments}"
+        said = f"{asked}: {answer.status_code} {answer.text[:500]}"
         assert answer.status_code < 500 or answer.status_code == 503, said
         told = answer.text + json.dumps(dict(answer.headers))
         assert not [word for word in self._world.forbidden(attacker) if word in told], said
@@ -385,9 +384,8 @@ class Attack:
     def _query(self, name: str) -> str:
         if name in ("after", "before"):
             return self._rng.choice([id_ for kind in ("file", "store", "key") for id_ in self._world.all_ids(kind)])
-        return {"limit": "5", "order": self._rng.choice(["asc", "desc"])}.get(
-            name, self._rng.choice(["completed", "assistants"])
-        )
+        other = self._rng.choice(["completed", "assistants"])
+        return {"limit": "5", "order": self._rng.choice(["asc", "desc"])}.get(name, other)
 
     def _value(self, attacker: Attacker, schema: Mapping[str, Any], name: str, depth: int) -> Any:
         """Something that a schema allows, with ids and questions where they belong."""
@@ -419,9 +417,7 @@ class Attack:
             for name, inner in schema.get("properties", {}).items()
             if name in wanted or self._rng.random() < 0.25
         }
-        return (
-            {name: self._value(attacker, inner, name, depth + 1) for name, inner in some.items()} if depth < 8 else {}
-        )
+        return {name: self._value(attacker, inner, name, depth + 1) for name, inner in some.items()}
 
     def _special(self, attacker: Attacker, name: str) -> Any:
         rng, world = self._rng, self._world
@@ -442,10 +438,8 @@ class Attack:
     def _filter(self, depth: int) -> dict[str, Any]:
         rng = self._rng
         if depth and rng.random() < 0.5:
-            return {
-                "type": rng.choice(["and", "or"]),
-                "filters": [self._filter(depth - 1) for _ in range(rng.randint(1, 3))],
-            }
+            parts = [self._filter(depth - 1) for _ in range(rng.randint(1, 3))]
+            return {"type": rng.choice(["and", "or"]), "filters": parts}
         key, value = rng.choice([("grade", "secret"), ("year", 2002), ("owner", "x"), ("grade", 1), ("nothing", True)])
         kind = rng.choice(["eq", "ne", "gt", "lte", "in", "nin"])
         return {"type": kind, "key": key, "value": [value] if kind in ("in", "nin") else value}
