@@ -39,8 +39,8 @@ LONGEST = 1_000
 """Characters of a standalone question."""
 
 _REFERS = re.compile(r"\b(?:it|its|they|them|their|theirs|he|him|his|she|her|hers|this|these|those)\b", re.IGNORECASE)
-"""Words that stand for what was said. Not "that", "there" or "other": in questions these mostly do not, and a search that
-takes in the question before for nothing loses more than it gains."""
+"""Words that stand for what was said. Not "that", "there" or "other": in questions these mostly do not, and a search
+that takes in the question before for nothing loses more than it gains."""
 _LEADS_ON = re.compile(r"\s*(?:and|but|or|so|then|what about|how about|why|really)\b", re.IGNORECASE)
 
 log = logging.getLogger(__name__)
