@@ -52,6 +52,8 @@ from rag.retrieve import SearchOptions
 
 router = new_router(tags=["responses"])
 
+OUR_NAMES = {"messages": "input", "max_tokens": "max_output_tokens", "response_format": "text"}
+"""What fields of a chat request are called here."""
 Include = Annotated[list[str] | None, Query(max_length=16)]
 Bracketed = Annotated[list[str] | None, Query(alias="include[]", max_length=16, include_in_schema=False)]
 """As the official clients write a list in a query."""
@@ -82,8 +84,7 @@ async def create_response(body: ResponseRequest, request: Request, backend: Open
             return await turn.stream(request, writer.events)
         return JSONResponse(await writer.finished(await turn.whole(request)))
     except ChangeRequest as error:
-        if error.param == "messages":
-            error.param = "input"
+        error.param = OUR_NAMES.get(error.param or "", error.param)
         raise
 
 

@@ -274,7 +274,7 @@ def test_the_form_of_the_answer_is_passed_on(
         ({"input": "  "}, 400, "empty_query", "input"),
         ({"input": []}, 400, "invalid_value", "input"),
         ({"max_output_tokens": 15}, 400, "invalid_value", "max_output_tokens"),
-        ({"max_output_tokens": 513}, 400, "invalid_sampling", "max_tokens"),
+        ({"max_output_tokens": 513}, 400, "invalid_sampling", "max_output_tokens"),
         ({"previous_response_id": "resp_none"}, 404, "previous_response_not_found", "previous_response_id"),
         ({"prompt": {"id": "answer", "version": "99"}}, 400, "unknown_prompt", "prompt"),
         ({"prompt": {"id": "standalone"}}, 400, "invalid_prompt", "prompt"),
