@@ -21,7 +21,7 @@ from typing import Any
 
 import httpx
 
-from api.openapi_examples import STORE
+from api.openapi_examples import FILE, STORE
 from tests.api.running import fill
 from tests.installations import one_process, running
 
@@ -39,16 +39,20 @@ class Outcome:
 
 
 def run(url: str, folder: Path, seed: int, *options: str) -> Outcome:
-    """One run of schemathesis over a server's schema. The store of its examples is filled anew: the run before may
-    have deleted it."""
+    """One run of schemathesis over a server's schema, whose examples stand for a store that is filled for it."""
     with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
-        http.delete(f"/v1/vector_stores/{STORE}")
-        file = fill(http, STORE).files["returns.md"]
+        corpus = fill(http, STORE)
+    there = {STORE: corpus.store, FILE: corpus.files["returns.md"]}
     report = folder / f"schemathesis-{seed}.json"
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", *options]
     command += ["--seed", str(seed), "--exclude-checks", "positive_data_acceptance", "--continue-on-failure"]
     command += ["--generation-database", "none", "--no-color", "--report", "json", "--report-json-path", str(report)]
-    environment = {**os.environ, "SCHEMATHESIS_HOOKS": CHECKS, "SCHEMA_EXAMPLE_FILE": file, "PYTHONPATH": os.getcwd()}
+    environment = {
+        **os.environ,
+        "SCHEMATHESIS_HOOKS": CHECKS,
+        "SCHEMA_EXAMPLES": json.dumps(there),
+        "PYTHONPATH": os.getcwd(),
+    }
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder)
     assert report.exists(), done.stdout + done.stderr
     found: dict[str, Any] = json.loads(report.read_text())
