@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from api.openapi_examples import FILE, STORE
 from tests.api.running import fill
 from tests.installations import one_process, running
 
+KEY = "sesame"
 CHECKS = "tests.campaigns.schema_checks"
 
 
@@ -38,13 +41,22 @@ class Outcome:
     log: str
 
 
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a server that asks for a key."""
+    with running(one_process(folder, {"RAG_EMBEDDER": "toy-384", "RAG_API_KEY": KEY})) as installation:
+        yield installation.doors[0]
+
+
 def run(url: str, folder: Path, seed: int, *options: str) -> Outcome:
     """One run of schemathesis over a server's schema, whose examples stand for a store that is filled for it."""
-    with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
+    key = f"Bearer {KEY}"
+    with httpx.Client(base_url=url, timeout=60, trust_env=False, headers={"Authorization": key}) as http:
         corpus = fill(http, STORE)
     there = {STORE: corpus.store, FILE: corpus.files["returns.md"]}
     report = folder / f"schemathesis-{seed}.json"
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", *options]
+    command += ["--header", f"Authorization: {key}"]
     command += ["--seed", str(seed), "--exclude-checks", "positive_data_acceptance", "--continue-on-failure"]
     command += ["--generation-database", "none", "--no-color", "--report", "json", "--report-json-path", str(report)]
     environment = {
@@ -64,8 +76,7 @@ def run(url: str, folder: Path, seed: int, *options: str) -> Outcome:
 def campaign(cases: int, seed: int, folder: Path) -> dict[str, Any]:
     """Runs with new seeds until as many cases were made."""
     made, runs, operations, failures = 0, 0, 0, Counter[str]()
-    with running(one_process(folder, {"RAG_EMBEDDER": "toy-384"})) as installation:
-        url = installation.doors[0]
+    with served(folder) as url:
         while made < cases:
             outcome = run(url, folder, seed + runs, "--max-examples", "40")
             made, runs, operations = made + outcome.cases, runs + 1, outcome.operations
