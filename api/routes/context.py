@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from api.dependencies import NamedStore, OpenBackend, new_router
-from api.schemas.chat import (
-    Answering,
-    ContextRequest,
-    ContextResponse,
-    PassageObject,
-    PromptObject,
-    StoreContextRequest,
-    plain_messages,
-)
+from api.schemas.chat import Answering, ContextRequest, ContextResponse, PassageObject, PromptObject, plain_messages
 from api.schemas.search import search_options
+from indexes.errors import ChangeRequest
 from rag import listing
 from rag.ask import Ask, Prepared, prepare
 from rag.backend import Backend
@@ -32,8 +25,14 @@ def make_context(body: ContextRequest, backend: OpenBackend) -> ContextResponse:
 
 
 @router.post("/v1/vector_stores/{vector_store_id}/context")
-def make_store_context(body: StoreContextRequest, store: NamedStore, backend: OpenBackend) -> ContextResponse:
+def make_store_context(body: ContextRequest, store: NamedStore, backend: OpenBackend) -> ContextResponse:
     """The context for a question over one store."""
+    if body.vector_store_ids is not None:
+        raise ChangeRequest(
+            "The path names the vector store already: leave 'vector_store_ids' out.",
+            code="unknown_parameter",
+            param="vector_store_ids",
+        )
     return _context(backend, body, [store])
 
 
