@@ -80,7 +80,7 @@ def create_app(settings: Settings, *, jobs: bool = True, warm: bool = True) -> F
         served += (mcp,)
     for module in (health, *(served if role != "worker" else ())):
         app.include_router(module.router)
-    describe(app)
+    describe(app, needs_key=api_key(settings) is not None)
     if role != "worker":
         serve_page(app)
     _add_middleware(app, settings)

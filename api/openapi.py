@@ -52,19 +52,19 @@ class ErrorResponse(BaseModel):
     error: ErrorObject
 
 
-def describe(app: FastAPI) -> None:
+def describe(app: FastAPI, *, needs_key: bool) -> None:
     """Let the app's schema say it all. Call it when the routes are there."""
     plain = app.openapi
 
     def openapi() -> Json:
         if app.openapi_schema is None:
-            _complete(plain())
+            _complete(plain(), needs_key=needs_key)
         return plain()
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _complete(schema: Json) -> None:
+def _complete(schema: Json, *, needs_key: bool) -> None:
     components = schema.setdefault("components", {})
     schemas: Json = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
@@ -74,7 +74,7 @@ def _complete(schema: Json) -> None:
     components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     for path, method, operation in _operations(schema):
         keyed = path not in OPEN_PATHS
-        operation["security"] = [{"key": []}, {}] if keyed else []
+        operation["security"] = [{"key": []}] if keyed and needs_key else []
         _add_errors(path, operation, keyed=keyed)
         if (method, path) in STREAMED:
             operation["responses"]["200"]["content"]["text/event-stream"] = {}

@@ -7,16 +7,9 @@ from collections.abc import Sequence
 from fastapi import Request
 
 from api.dependencies import NamedStore, OpenBackend, new_router, requires
-from api.schemas.chat import (
-    Answering,
-    ContextRequest,
-    ContextResponse,
-    PassageObject,
-    PromptObject,
-    StoreContextRequest,
-    plain_messages,
-)
+from api.schemas.chat import Answering, ContextRequest, ContextResponse, PassageObject, PromptObject, plain_messages
 from api.schemas.search import search_options
+from indexes.errors import ChangeRequest
 from rag import listing
 from rag.ask import Ask, Kind, Prepared, prepare
 from rag.backend import Backend
@@ -35,9 +28,15 @@ def make_context(body: ContextRequest, request: Request, backend: OpenBackend) -
 
 @router.post("/v1/vector_stores/{vector_store_id}/context", dependencies=[requires("query")])
 def make_store_context(
-    body: StoreContextRequest, request: Request, store: NamedStore, backend: OpenBackend
+    body: ContextRequest, request: Request, store: NamedStore, backend: OpenBackend
 ) -> ContextResponse:
     """The context for a question over one store."""
+    if body.vector_store_ids is not None:
+        raise ChangeRequest(
+            "The path names the vector store already: leave 'vector_store_ids' out.",
+            code="unknown_parameter",
+            param="vector_store_ids",
+        )
     return _context(request, backend, body, [store])
 
 

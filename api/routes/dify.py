@@ -75,7 +75,7 @@ async def _send_error(start: Message, body: bytes, send: Send) -> None:
     error, status = said["error"], start["status"]
     number = CODES.get(error["code"], REFUSED_KEY if status in (401, 403) else status)
     whole = json.dumps(said | {"error_code": number, "error_msg": error["message"]}).encode()
-    start["status"] = 403 if status == 401 else status
+    start["status"] = 403 if number == REFUSED_KEY else status
     MutableHeaders(scope=start)["Content-Length"] = str(len(whole))
     await send(start)
     await send({"type": "http.response.body", "body": whole})

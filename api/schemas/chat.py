@@ -98,12 +98,6 @@ class ContextRequest(Answering):
         return self
 
 
-class StoreContextRequest(ContextRequest):
-    """The same over the one store that the path names."""
-
-    vector_store_ids: None = None
-
-
 class StreamOptions(RequestModel):
     """`include_usage` adds a last chunk with the usage and no choices."""
 

@@ -102,12 +102,12 @@ def test_conditions_that_cannot_be_asked(
 
 
 def test_what_dify_sends_when_the_address_is_entered(locked: Any) -> None:
-    """It posts nothing but the key, and takes all but 403, 404 and 502 for an address that works."""
+    """It posts nothing but a key, and takes all but 403, 404 and 502 for an address that works."""
     for headers, status, number, code in [
         ({"Authorization": "Bearer sesame"}, 400, 400, "missing_required_parameter"),
         ({"Authorization": "Bearer wrong"}, 403, 1002, "invalid_api_key"),
-        ({"Authorization": "sesame"}, 403, 1001, "missing_api_key"),
-        ({}, 403, 1001, "missing_api_key"),
+        ({"Authorization": "sesame"}, 401, 1001, "missing_api_key"),
+        ({}, 401, 1001, "missing_api_key"),
     ]:
         failed(httpx.post(f"{locked.url}{PATH}", headers=headers), status, number, code)
 

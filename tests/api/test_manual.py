@@ -8,13 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from ingest import archive, failures, sniff
 from rag.embedders import EmbedderRegistry
 from rag.models.registry import ModelRegistry
 from rag.settings import Settings, load_settings, settings_names
+from tests.api.running import fill
 from tests.campaigns.kills import Server, free_port
+from tests.installations import one_process, running
 
 MANUAL = Path(__file__).resolve().parents[2] / "api" / "manual"
 PAGES = (
@@ -27,6 +30,7 @@ PAGES = (
     "moving",
     "operating",
     "growing",
+    "clients",
 )
 
 
@@ -103,6 +107,21 @@ def test_access_works_as_written(tmp_path: Path) -> None:
     assert '"name":"handbook"' in said[0].replace(" ", "")
     assert "Revoked key_" in said[1]
     assert said[2].count("forty crowns") == 1
+
+
+def test_the_clients_work_as_written(tmp_path: Path) -> None:
+    pytest.importorskip("llama_index.core", reason="the extra `llama-index` is not installed")
+    with running(one_process(tmp_path, {"RAG_EMBEDDER": "toy-384"})) as installation:
+        url = installation.doors[0]
+        with httpx.Client(base_url=url, timeout=30, trust_env=False) as http:
+            fill(http, "manual")
+        found = examples("clients", "python")
+        assert len(found) == 3
+        for example in found:
+            code = example.replace("http://127.0.0.1:8000", url)
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0, done.stderr
+            assert ".md" in done.stdout
 
 
 def test_moving_works_as_written(tmp_path: Path) -> None:

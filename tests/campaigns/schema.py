@@ -2,8 +2,8 @@
 
     python -m tests.campaigns.schema --cases 10000 --seed 1
 
-schemathesis generates them, valid and not, in all its phases and with all its default checks; in place of its check
-that what fits the schema is accepted, see `schema_checks`.
+schemathesis generates them, valid and not, in all its phases and with all its default checks, of which two know more
+about this interface: see `schema_checks`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,20 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from api.openapi_examples import STORE
+from api.openapi_examples import FILE, STORE
 from tests.api.running import fill
 from tests.installations import one_process, running
 
+KEY = "sesame"
+REFINED = ("positive_data_acceptance", "ensure_resource_availability")
 CHECKS = "tests.campaigns.schema_checks"
 
 
@@ -38,17 +42,30 @@ class Outcome:
     log: str
 
 
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a server that asks for a key."""
+    with running(one_process(folder, {"RAG_EMBEDDER": "toy-384", "RAG_API_KEY": KEY})) as installation:
+        yield installation.doors[0]
+
+
 def run(url: str, folder: Path, seed: int, *options: str) -> Outcome:
-    """One run of schemathesis over a server's schema. The store of its examples is filled anew: the run before may
-    have deleted it."""
-    with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
-        http.delete(f"/v1/vector_stores/{STORE}")
-        file = fill(http, STORE).files["returns.md"]
+    """One run of schemathesis over a server's schema, whose examples stand for a store that is filled for it."""
+    key = f"Bearer {KEY}"
+    with httpx.Client(base_url=url, timeout=60, trust_env=False, headers={"Authorization": key}) as http:
+        corpus = fill(http, STORE)
+    there = {STORE: corpus.store, FILE: corpus.files["returns.md"]}
     report = folder / f"schemathesis-{seed}.json"
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", *options]
-    command += ["--seed", str(seed), "--exclude-checks", "positive_data_acceptance", "--continue-on-failure"]
+    command += ["--header", f"Authorization: {key}"]
+    command += ["--seed", str(seed), "--exclude-checks", ",".join(REFINED), "--continue-on-failure"]
     command += ["--generation-database", "none", "--no-color", "--report", "json", "--report-json-path", str(report)]
-    environment = {**os.environ, "SCHEMATHESIS_HOOKS": CHECKS, "SCHEMA_EXAMPLE_FILE": file, "PYTHONPATH": os.getcwd()}
+    environment = {
+        **os.environ,
+        "SCHEMATHESIS_HOOKS": CHECKS,
+        "SCHEMA_EXAMPLES": json.dumps(there),
+        "PYTHONPATH": os.getcwd(),
+    }
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder)
     assert report.exists(), done.stdout + done.stderr
     found: dict[str, Any] = json.loads(report.read_text())
@@ -60,8 +77,7 @@ def run(url: str, folder: Path, seed: int, *options: str) -> Outcome:
 def campaign(cases: int, seed: int, folder: Path) -> dict[str, Any]:
     """Runs with new seeds until as many cases were made."""
     made, runs, operations, failures = 0, 0, 0, Counter[str]()
-    with running(one_process(folder, {"RAG_EMBEDDER": "toy-384"})) as installation:
-        url = installation.doors[0]
+    with served(folder) as url:
         while made < cases:
             outcome = run(url, folder, seed + runs, "--max-examples", "40")
             made, runs, operations = made + outcome.cases, runs + 1, outcome.operations

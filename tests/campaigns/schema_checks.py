@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import schemathesis
-from schemathesis.openapi.checks import RejectedPositiveData
-from schemathesis.specs.openapi.checks import positive_data_acceptance
-
-from api.openapi_examples import FILE
+from schemathesis.openapi.checks import EnsureResourceAvailability, RejectedPositiveData
+from schemathesis.specs.openapi.checks import ensure_resource_availability, positive_data_acceptance
 
 BEYOND_THE_SCHEMA: Mapping[str, str] = {
+    "ambiguous_name": "depends on how many stores have the name",
     "another_folder": "depends on which folder the store remembers",
     "bad_cursor": "depends on which rows there are",
     "chunking_strategy_differs": "depends on the store",
@@ -24,6 +23,7 @@ BEYOND_THE_SCHEMA: Mapping[str, str] = {
     "invalid_condition": "an operator of Dify's that filters do not have, or that does not take the value",
     "invalid_filter": "a filter too deep, or of too many nodes",
     "invalid_sampling": "a top_p of 0, which OpenAI's schema allows",
+    "invalid_value name": "a name that looks like an id",
     "invalid_value only_if_absent": "it needs a name",
     "invalid_value chunking_strategy.static": "an overlap of more than half the size",
     "invalid_window": "depends on the model",
@@ -31,6 +31,7 @@ BEYOND_THE_SCHEMA: Mapping[str, str] = {
     "nothing_to_retry": "depends on the document's state",
     "nul_character": "OpenAI's schema allows a character that no database takes",
     "unknown_tokenizer": "depends on the settings",
+    "unknown_parameter vector_store_ids": "the path names the store already; a schema of its own would say it",
     "unknown_prompt": "depends on the settings",
     "unknown_name": "depends on the settings: an embedder or a tokenizer that is not there",
     "unknown_filter_key": "depends on the attributes of the store's documents",
@@ -41,25 +42,31 @@ BEYOND_THE_SCHEMA: Mapping[str, str] = {
 schema cannot say it."""
 
 
-EXAMPLE = os.environ.get("SCHEMA_EXAMPLE_FILE", FILE)
-"""A file of the filled store, in place of the one that the schema's examples name."""
+THERE: Mapping[str, str] = json.loads(os.environ.get("SCHEMA_EXAMPLES", "{}"))
+"""The ids of what the filled store has, in place of what the schema's examples name."""
+GONE = "gone"
+LAST_OF = ("/v1/files/{file_id}", "/v1/vector_stores/{vector_store_id}")
+"""Where a DELETE takes a thing away for good."""
 
 
 @schemathesis.hook
 def before_call(_context: schemathesis.HookContext, case: schemathesis.Case, _kwargs: dict[str, Any]) -> None:
-    """Let the examples of paths and bodies name a file that is there."""
+    """Let examples name what is there, and let nothing delete that: what is then refused would tell nothing."""
+    deletes = case.method == "DELETE" and case.operation.path in LAST_OF
+    names = dict.fromkeys([*THERE, *THERE.values()], GONE) if deletes else THERE
     for part in ("path_parameters", "body"):
         given = getattr(case, part)
-        if (named := _named(given)) != given:  # a part that was set is no longer trusted to be what was generated
+        if (named := _named(given, names)) != given:  # what was set is no longer trusted to be what was generated
             setattr(case, part, named)
 
 
-def _named(value: Any) -> Any:
+def _named(value: Any, names: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
-        return {name: _named(part) for name, part in value.items()}
+        owned = {"owned": False} if value.get("owned") and value.get("file_id") in (*names, *names.values()) else {}
+        return {name: _named(part, names) for name, part in value.items()} | owned
     if isinstance(value, list):
-        return [_named(part) for part in value]
-    return EXAMPLE if value == FILE else value
+        return [_named(part, names) for part in value]
+    return names.get(value, value) if isinstance(value, str) else value
 
 
 @schemathesis.check
@@ -68,7 +75,23 @@ def accepted_or_named(ctx: schemathesis.CheckContext, response: schemathesis.Res
     try:
         positive_data_acceptance(ctx, response, case)
     except RejectedPositiveData:
-        error = json.loads(response.content)["error"]
+        error = _error(response)
         names = {error["code"], f"{error['code']} {error['param']}"}
         if response.status_code != 400 or not names & BEYOND_THE_SCHEMA.keys():
             raise
+
+
+@schemathesis.check
+def created_is_there(ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case) -> None:
+    """The default check that what was created is found, but where it is something else in the body that is not."""
+    try:
+        ensure_resource_availability(ctx, response, case)
+    except EnsureResourceAvailability:
+        named = {parameter.name for parameter in case.operation.path_parameters}
+        if _error(response)["param"] in {*named, None}:
+            raise
+
+
+def _error(response: schemathesis.Response) -> dict[str, Any]:
+    error: dict[str, Any] = json.loads(response.content)["error"]
+    return error
