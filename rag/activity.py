@@ -48,8 +48,6 @@ class Activity:
                 with self._database.write(shared=True) as connection:
                     stores.touch_store(connection, store_id)
             except RagError as error:
-                self._noted.pop(store_id, None)
                 log.warning("that the store %d was used is noted later: %s", store_id, error)
             except Exception:  # the next one may go through
-                self._noted.pop(store_id, None)
                 log.exception("that the store %d was used is noted later", store_id)

@@ -100,13 +100,15 @@ def run_move(source: Settings, target: Settings, kill_at: tuple[str, float] | No
 
 
 def rows(backend: Backend) -> Mapping[str, list[tuple[Any, ...]]]:
-    """Every row that a move must not change."""
+    """Every row that a move must not change; without when a store was last used, which a question changes."""
     tables = (schema.stores, schema.files, schema.documents, schema.versions, schema.chunks, schema.vectors)
+    found: dict[str, list[tuple[Any, ...]]] = {}
     with backend.database.read() as connection:
-        return {
-            table.name: [tuple(row) for row in connection.execute(sa.select(table).order_by(*table.primary_key))]
-            for table in tables
-        }
+        for table in tables:
+            columns = [column for column in table.c if column is not schema.stores.c.last_active_at]
+            query = sa.select(*columns).order_by(*table.primary_key)
+            found[table.name] = [tuple(row) for row in connection.execute(query)]
+    return found
 
 
 def exact(backend: Backend, questions: Sequence[str]) -> list[list[tuple[int, float]]]:

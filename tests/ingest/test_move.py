@@ -144,7 +144,8 @@ def steps(source: Settings, target: Settings) -> Any:
 
 def test_everything_arrives_as_it_was(ends: tuple[Settings, Settings], monkeypatch: pytest.MonkeyPatch) -> None:
     source, target = ends
-    before, expected = everything(source), answers(source)
+    # In this order: that a store was asked is noted in it.
+    expected, before = answers(source), everything(source)
     with monkeypatch.context() as patch:
         patch.setattr("rag.embedders.open_embedder", lambda spec: pytest.fail("a move embeds nothing"))
         report = move.move(source, target, quiet)
