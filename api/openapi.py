@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
@@ -39,9 +39,7 @@ class ErrorObject(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     message: str
-    type: Literal[
-        "invalid_request_error", "authentication_error", "permission_error", "rate_limit_error", "server_error"
-    ]
+    type: str
     param: str | None
     code: str | None
 

@@ -1,5 +1,6 @@
 """Requests that the interface's documentation shows, by operation and by what each does. They run as they stand over
-the store `manual` of `rag serve --with-manual`, where `file-example` is replaced by the id of an uploaded file."""
+the store `manual` of `rag serve --with-manual`, where the ids of a file, a key and a trace are replaced by those of
+some that are there."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ from typing import Any
 STORE = "manual"
 """A store is named by its id or by its unique name."""
 FILE = "file-example"
-PATH_EXAMPLES: Mapping[str, str] = {"vector_store_id": STORE, "file_id": FILE, "model": "extractive"}
+KEY = "key_example"
+TRACE = "trace_example"
+PATH_EXAMPLES: Mapping[str, str] = {"vector_store_id": STORE, "file_id": FILE, "key_id": KEY, "model": "extractive"}
 QUESTION = "Which file formats can be ingested?"
 _NOT_A_DRAFT = {
     "type": "or",
@@ -86,6 +89,14 @@ EXAMPLES: Mapping[tuple[str, str], Mapping[str, Any]] = {
         },
         "stream": {"model": "extractive", "input": QUESTION, "tools": [_FILE_SEARCH], "stream": True},
     },
+    ("post", "/v1/feedback"): {
+        "a thumb": {"trace_id": TRACE, "name": "helpful", "value": True},
+        "a word": {"trace_id": TRACE, "name": "verdict", "label": "outdated", "comment": "The fee was raised."},
+    },
+    ("post", "/v1/keys"): {
+        "for a bot": {"name": "helpdesk", "scopes": ["query"], "permissions": ["support"]},
+    },
+    ("post", "/v1/keys/{key_id}"): {"a limit": {"limits": {"requests_per_minute": 600}}},
     ("post", "/v1/embeddings"): {"two texts": {"model": "default", "input": ["a kettle", "a lamp"]}},
     ("post", "/v1/dify/retrieval"): {
         "as Dify asks": {

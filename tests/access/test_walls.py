@@ -39,6 +39,8 @@ from tests.campaigns.walls import (
 )
 
 WITHOUT_A_KEY = {"/healthz", "/readyz"}
+PAGE = "/docs"
+"""Shows what `/openapi.json` says, to everybody with a key."""
 SEARCH = "/v1/vector_stores/{}/search"
 
 
@@ -71,10 +73,10 @@ def test_every_route_says_who_may_call_it(tmp_path: Path) -> None:
     ours = [route for route in routes if isinstance(route, APIRoute)]
     assert len(ours) >= 30
     guards = [(route, [d for d in route.dependant.dependencies if isinstance(d.call, Requires)]) for route in ours]
-    assert {route.path for route, mine in guards if len(mine) != 1} == WITHOUT_A_KEY
+    assert {route.path for route, mine in guards if len(mine) != 1} == {*WITHOUT_A_KEY, PAGE}
     # What is no route of ours holds no data: the interface's own documentation, for everybody with a key.
     others = {getattr(route, "path", None) for route in routes if not isinstance(route, APIRoute)}
-    assert others == {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}
+    assert others == {"/openapi.json", "/docs/files"}
 
 
 def test_a_key_without_the_scope_is_refused_everywhere(world: World, http: httpx.Client) -> None:
@@ -86,7 +88,7 @@ def test_a_key_without_the_scope_is_refused_everywhere(world: World, http: httpx
         for scope, headers in held.items():
             answer = http.request(operation.method, path, headers=headers)
             if answer.status_code == 403:
-                refused(answer, 403, "insufficient_scope")
+                assert answer.json()["error"]["code"] == "insufficient_scope"
             else:
                 may[scope].add(f"{operation.method} {operation.path}")
     every = {f"{operation.method} {operation.path}" for operation in operations(openapi)}
@@ -532,4 +534,4 @@ def test_the_campaign_finds_a_hole(world: World, monkeypatch: pytest.MonkeyPatch
     else:
         monkeypatch.setattr(seen, hole, lambda *_: sa.true())
     with pytest.raises(AssertionError, match="attempt"):
-        Attack(world, seed=4).run(400)
+        Attack(world, seed=4).run(2_000)

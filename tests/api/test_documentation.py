@@ -12,7 +12,7 @@ import pytest
 
 from api.app import create_app
 from api.openapi import ERRORS
-from api.openapi_examples import EXAMPLES, FILE, PATH_EXAMPLES, STORE
+from api.openapi_examples import EXAMPLES, FILE, KEY, PATH_EXAMPLES, STORE, TRACE
 from rag.settings import Settings
 from tests.api.running import Corpus, RunningServer, fill, upload
 
@@ -51,12 +51,21 @@ def test_an_example_runs_as_it_stands(
 ) -> None:
     in_store = path.endswith("{file_id}")
     file = manual.files["returns.md"] if in_store else upload(http, "example.md", f"# Example\n\nOf {path} {body}.\n")
-    where = path.format(**PATH_EXAMPLES).replace(FILE, file)
-    answer = http.request(method, where, json=json.loads(json.dumps(body).replace(FILE, file)))
+    where, said = path.format(**PATH_EXAMPLES).replace(FILE, file), json.dumps(body).replace(FILE, file)
+    if KEY in where:
+        where = where.replace(KEY, http.post("/v1/keys", json={"name": "example"}).json()["id"])
+    if TRACE in said:
+        asked = EXAMPLES["post", "/v1/responses"]["answer"]
+        said = said.replace(TRACE, http.post("/v1/responses", json=asked).headers["X-RAG-Trace-ID"])
+    answer = http.request(method, where, json=json.loads(said))
     assert answer.status_code == 200, answer.text
     if body.get("stream"):
         assert answer.headers["content-type"].startswith("text/event-stream")
-        assert "error" not in answer.text
+        events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+        assert events
+        assert not [
+            event for event in events if event.get("error") or event.get("type") in ("error", "response.failed")
+        ]
     else:
         assert answer.json()
     if path == "/v1/vector_stores" and answer.json()["name"] != STORE:

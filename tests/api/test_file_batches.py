@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from rag.access import Caller
 from rag.catalog import files
 from tests.api.running import Corpus, RunningServer, finished, refused, upload, wait_for
 
@@ -118,7 +119,7 @@ def test_two_thousand_files_go_at_once_and_no_more(keyed: httpx.Client, locked: 
     backend = locked.app.state.backend
     blob = backend.blobs.put([b"text"])
     with backend.database.write() as connection:
-        ids = [files.add_file(connection, "default", f"{n}", "assistants", blob).public_id for n in range(2001)]
+        ids = [files.add_file(connection, Caller("default"), f"{n}", "assistants", blob).public_id for n in range(2001)]
     path = f"/v1/vector_stores/{store}/file_batches"
     refused(keyed.post(path, json={"file_ids": ids}), 400, "invalid_value", "file_ids")
     refused(keyed.post(path, json={"files": [{"file_id": n} for n in ids]}), 400, "invalid_value", "files")

@@ -171,7 +171,8 @@ async def test_an_unexpected_error_says_nothing(tmp_path: Any, caplog: pytest.Lo
     async def boom() -> None:
         raise RuntimeError("the secret of the house")
 
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
+    async with app.router.lifespan_context(app), client:
         answer = await client.get("/boom")
     refused(answer, 500, "server_error")
     assert "secret" not in answer.text

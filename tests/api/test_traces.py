@@ -89,7 +89,7 @@ def test_feedback_is_kept_once_for_a_key(http: httpx.Client, corpus: Corpus) -> 
         ({"label": "both"}, 400, "invalid_value", None),
         ({"source": "nobody"}, 400, "invalid_value", "source"),
         ({"name": ""}, 400, "invalid_value", "name"),
-        ({"name": "a\0b"}, 400, "invalid_value", "name"),
+        ({"name": "a\0b"}, 400, "nul_character", "name"),
         ({"more": 1}, 400, "unknown_parameter", "more"),
     ],
 )

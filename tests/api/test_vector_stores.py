@@ -136,6 +136,7 @@ def test_an_ingested_file_tells_everything(http: httpx.Client, corpus: Corpus) -
         "last_error": None,
         "usage_bytes": len(text),
         "attributes": {"topic": "lamp", "year": 2024, "public": True},
+        "permissions": [],
         "chunking_strategy": {"type": "other"},
         "filename": "battery.md",
         "source": file_id,

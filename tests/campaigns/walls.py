@@ -327,7 +327,8 @@ class Attack:
         told = answer.text + json.dumps(dict(answer.headers))
         assert not [word for word in self._world.forbidden(attacker) if word in told], said
         if attacker.tenant is None:
-            assert answer.status_code == 401, said
+            # Dify takes 403 alone for a key that is refused.
+            assert answer.status_code in ((401, 403) if "/dify/" in attempt.path else (401,)), said
         elif attempt.twin is not None:
             assert answer.status_code in (400, 403, 404), said
             self._compare(attacker, attempt, answer, said)

@@ -747,26 +747,26 @@ def test_a_file_batch_counts_lists_and_stops_its_own_documents(database: Databas
         beside = file_batches.create_batch(connection, store, [other.id, mine[0].id])
     complete(database, mine[0], ["text"])
     with database.read() as connection:
-        assert file_batches.count_documents(connection, batch) == Counts(in_progress=2, completed=1)
-        page = file_batches.list_documents(connection, store, batch, PageRequest(2, "asc"), None)
+        assert file_batches.count_documents(connection, CALLER, batch) == Counts(in_progress=2, completed=1)
+        page = file_batches.list_documents(connection, CALLER, store, batch, PageRequest(2, "asc"), None)
         assert ([row.source for row in page.rows], page.has_more) == (["a", "b"], True)
-        done = file_batches.list_documents(connection, store, batch, PageRequest(), ("completed",))
+        done = file_batches.list_documents(connection, CALLER, store, batch, PageRequest(), ("completed",))
         assert [row.source for row in done.rows] == ["a"]
         cursor = PageRequest(after=other.file_public_id)
         with pytest.raises(ChangeRequest):
-            file_batches.list_documents(connection, store, batch, cursor, None)
+            file_batches.list_documents(connection, CALLER, store, batch, cursor, None)
     with database.write() as connection:
-        assert file_batches.cancel(connection, batch)
-        assert not file_batches.cancel(connection, batch)
+        assert file_batches.cancel(connection, CALLER, batch)
+        assert not file_batches.cancel(connection, CALLER, batch)
     with database.read() as connection:
-        assert file_batches.count_documents(connection, batch) == Counts(completed=1, cancelled=2)
-        assert file_batches.count_documents(connection, beside) == Counts(in_progress=1, completed=1)
+        assert file_batches.count_documents(connection, CALLER, batch) == Counts(completed=1, cancelled=2)
+        assert file_batches.count_documents(connection, CALLER, beside) == Counts(in_progress=1, completed=1)
         assert file_batches.get_batch(connection, store, batch.public_id).cancelled
         assert not file_batches.get_batch(connection, store, beside.public_id).cancelled
     with database.write() as connection:
         documents.delete_document(connection, reload(database, mine[1]))
     with database.read() as connection:
-        assert file_batches.count_documents(connection, batch).total == 2
+        assert file_batches.count_documents(connection, CALLER, batch).total == 2
     with database.write() as connection:
         stores.delete_store(connection, store)
     assert (count(database, schema.file_batches), count(database, schema.file_batch_documents)) == (0, 0)
@@ -775,10 +775,10 @@ def test_a_file_batch_counts_lists_and_stops_its_own_documents(database: Databas
 def test_a_document_is_split_in_its_own_way_only_where_that_is_another(database: Database, store: Store) -> None:
     own = {"type": "static", "static": {"max_chunk_size_tokens": 100, "chunk_overlap_tokens": 0}}
     with database.write() as connection:
-        file = files.add_file(connection, TENANT, "a.txt", "assistants", StoredBlob("0" * 64, 3))
+        file = files.add_file(connection, CALLER, "a.txt", "assistants", StoredBlob("0" * 64, 3))
 
         def again(chunking: dict[str, object] | None) -> Document:
-            return documents.put_document(connection, store, file, None, None, chunking)
+            return documents.put_document(connection, CALLER, store, file, None, None, chunking=chunking)
 
         assert (again(dict(store.chunking)).chunking, again(None).attempt) == (None, 1)
         assert (again(own).chunking, again(own).attempt) == (own, 2)
@@ -790,14 +790,14 @@ def test_a_document_is_split_in_its_own_way_only_where_that_is_another(database:
 def test_a_file_that_has_expired_is_not_there(database: Database, store: Store) -> None:
     with database.write() as connection:
         blob = StoredBlob("0" * 64, 3)
-        gone = files.add_file(connection, TENANT, "gone", "assistants", blob, expires_after=0)
-        stays = files.add_file(connection, TENANT, "stays", "assistants", blob, expires_after=3600)
+        gone = files.add_file(connection, CALLER, "gone", "assistants", blob, expires_after=0)
+        stays = files.add_file(connection, CALLER, "stays", "assistants", blob, expires_after=3600)
     with database.read() as connection:
         assert [file.public_id for file in files.expired_files(connection)] == [gone.public_id]
-        assert [row.public_id for row in files.list_files(connection, TENANT, PageRequest()).rows] == [stays.public_id]
-        assert files.get_file(connection, TENANT, stays.public_id).expires_at == stays.created_at + 3600
+        assert [row.public_id for row in files.list_files(connection, CALLER, PageRequest()).rows] == [stays.public_id]
+        assert files.get_file(connection, CALLER, stays.public_id).expires_at == stays.created_at + 3600
         with pytest.raises(NotThere):
-            files.get_file(connection, TENANT, gone.public_id)
+            files.get_file(connection, CALLER, gone.public_id)
 
 
 def test_nothing_makes_an_expired_store_active_again(database: Database, store: Store) -> None:

@@ -33,5 +33,5 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with running(one_process(tmp_path_factory.mktemp("sdk"), SETTINGS)) as installation:
         url = installation.doors[0]
         headers = {"Authorization": f"Bearer {KEY}"}
-        schema = httpx.get(f"{url}/openapi.json", headers=headers, trust_env=False).json()
+        schema = httpx.get(f"{url}/openapi.json", headers=headers, timeout=60, trust_env=False).json()
         yield Served(f"{url}/v1", frozenset(schema["paths"]))
