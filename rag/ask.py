@@ -90,7 +90,8 @@ async def prepare_with_model(backend: Backend, ask: Ask) -> Prepared:
     # Here, because opening one may import for seconds, which would hold up every stream of this process.
     await anyio.to_thread.run_sync(backend.models.llm, backend.models.get(ask.model))
     query = await _standalone(backend, ask)
-    prepared = await anyio.to_thread.run_sync(prepare, backend, replace(ask, query=query))
+    full = replace(ask, query=query)
+    prepared = await anyio.to_thread.run_sync(prepare, backend, full, limiter=backend.preparing)
     rewriting = prepared.started - started
     return replace(prepared, started=started, timings={"rewrite": rewriting, **prepared.timings})
 

@@ -9,6 +9,7 @@ from copy import copy
 from pathlib import Path
 from threading import Event, Lock
 
+import anyio
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,6 +35,9 @@ from rag.texts import Texts
 from rag.traces import TraceWriter
 from rag.views import View, Views
 
+PREPARING = 4
+"""Questions that are searched and packed at once, in threads. More would not be faster, and each further one keeps the
+thread that sends all streams waiting for its turn (5 ms at a time)."""
 NAMING_SETTINGS = ("catalog", "blobs", "embedder", "model", "vector_index", "keyword_index", "prompts")
 """The settings that name what may not be there."""
 
@@ -89,6 +93,7 @@ class Backend:
             settings.qdrant, self.folder / "qdrant", self.database, lambda space_id: self._space_row(space_id)[0]
         )
         self.question_vectors = QuestionVectors()
+        self.preparing = anyio.CapacityLimiter(PREPARING)
         self.traces = TraceWriter(self.database, settings)
         self.work_waiting = Event()
         """Set when documents were queued here, so that whoever runs the jobs need not wait for its next look."""
