@@ -279,7 +279,9 @@ def test_two_who_ingest_one_folder_at_once_are_each_told_of_every_document(share
     with ThreadPoolExecutor(2) as threads:
         runs = list(threads.map(lambda _: rag.events("ingest", folder, "--store", "both", code=1)[-1], range(2)))
     for end in runs:
-        assert (end["completed"], [failed["source"] for failed in end["failed"]]) == (39, ["many/0.txt"])
+        # Who comes a moment later finds some there already: those are unchanged, and completed if they had not ended.
+        assert 39 - end["unchanged"] <= end["completed"] <= 39
+        assert [failed["source"] for failed in end["failed"]] == ["many/0.txt"]
     assert len(shared.json("files", "both")) == 40
 
 

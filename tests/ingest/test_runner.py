@@ -25,7 +25,7 @@ from rag.retrieve import SearchOptions, retrieve
 from tests.backends import add_text, all_documents, open_backend, toy_settings, wait_until_idle
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
