@@ -147,12 +147,14 @@ def _place(fault: Mapping[str, Any], body: Any) -> list[str]:
     if where != "body":
         return [str(part) for part in parts]
     place: list[str] = []
-    for part in parts:
+    for number, part in enumerate(parts, 1):
         inside = isinstance(part, int) and part < len(body) if isinstance(body, list) else _has(body, part)
         if inside:
             body = body[part]
-        if inside or (part == parts[-1] and fault["type"] == "missing"):
+        if inside or (number == len(parts) and fault["type"] == "missing"):
             place.append(str(part))
+    if fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        place.append(str(fault["ctx"]["discriminator"]).strip("'"))
     return place
 
 
@@ -172,7 +174,7 @@ def _explain(fault: Mapping[str, Any], place: Sequence[str], content_type: str |
         )
     if kind == "extra_forbidden":
         return ChangeRequest(f"Unknown field {param!r}. Leave it out.", code="unknown_parameter", param=param)
-    if kind == "missing":
+    if kind in ("missing", "union_tag_not_found"):
         what = f"The field {param!r}" if param else "A JSON body"
         return ChangeRequest(f"{what} is required.", code="missing_required_parameter", param=param)
     message = str(fault["msg"]).removeprefix("Value error, ")

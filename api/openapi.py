@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from api.middleware import OPEN_PATHS
 from api.openapi_examples import EXAMPLES, PATH_EXAMPLES
+from api.schemas.chat import ChatCompletionChunk
 
 Json = dict[str, Any]
 
@@ -27,8 +28,11 @@ ERRORS: Mapping[int, str] = {
 _ALWAYS = (400, 500, 503)
 _KEYED = (401, 403, 429)
 _WAITING = (429, 503)
-STREAMED = (("post", "/v1/chat/completions"), ("post", "/v1/responses"))
-"""Operations that answer with server-sent events where the request says `stream`."""
+STREAMED: Mapping[tuple[str, str], Any] = {
+    ("post", "/v1/chat/completions"): ChatCompletionChunk,
+    ("post", "/v1/responses"): dict[str, Any],
+}
+"""Operations that answer with server-sent events where the request says `stream`, and the type of an event."""
 _SECONDS = {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}
 _SCHEMAS = "#/components/schemas/"
 
@@ -75,7 +79,11 @@ def _complete(schema: Json, *, needs_key: bool) -> None:
         operation["security"] = [{"key": []}] if keyed and needs_key else []
         _add_errors(path, operation, keyed=keyed)
         if (method, path) in STREAMED:
-            operation["responses"]["200"]["content"]["text/event-stream"] = {}
+            described = TypeAdapter(STREAMED[method, path]).json_schema(
+                ref_template=_SCHEMAS + "{model}", mode="serialization"
+            )
+            schemas |= described.pop("$defs", {}) | schemas
+            operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": described}
         _add_examples(operation, EXAMPLES.get((method, path), {}))
         if method != "delete":
             _add_path_examples(operation)

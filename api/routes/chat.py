@@ -28,6 +28,7 @@ from api.schemas.chat import (
     UsageObject,
     plain_messages,
 )
+from api.schemas.common import Cursor
 from api.sse import DONE, event
 from rag import listing
 from rag.answer import Answer, TextDelta
@@ -37,6 +38,15 @@ from rag.catalog.records import PageRequest
 from rag.models import Sampling
 
 router = new_router(tags=["chat"])
+
+METADATA = {
+    "name": "metadata",
+    "in": "query",
+    "style": "deepObject",
+    "explode": True,
+    "schema": {"anyOf": [{"type": "object", "additionalProperties": {"type": "string"}}, {"type": "null"}]},
+}
+"""How `metadata[KEY]=VALUE` is described; a framework's parameter has one name."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +77,17 @@ async def create_chat_completion(body: ChatRequest, request: Request, backend: O
     return JSONResponse(completion.model_dump())
 
 
-@router.get("/v1/chat/completions", response_model=ChatCompletionList, dependencies=[requires("query")])
+@router.get(
+    "/v1/chat/completions",
+    response_model=ChatCompletionList,
+    dependencies=[requires("query")],
+    openapi_extra={"parameters": [METADATA]},
+)
 def list_chat_completions(
     request: Request,
     backend: OpenBackend,
-    model: Annotated[str | None, Query(max_length=256)] = None,
-    after: Annotated[str | None, Query(max_length=256)] = None,
+    model: Cursor = None,
+    after: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     order: Annotated[Literal["asc", "desc"], Query()] = "asc",
 ) -> Response:
@@ -161,7 +176,7 @@ def _head(frame: _Frame) -> dict[str, Any]:
 
 
 def _completion(frame: _Frame, said: Answer) -> ChatCompletion:
-    message = AssistantMessage(content=said.text, annotations=_annotations(frame, said))
+    message = AssistantMessage(content=said.text, refusal=None, annotations=_annotations(frame, said))
     prompt, completion = said.usage.prompt_tokens, said.usage.completion_tokens
     return ChatCompletion(
         id=frame.id,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
-from api.schemas.common import Identifier, Metadata, Question, RequestModel, ResponseModel
+from api.schemas.common import Identifier, IfAny, Metadata, NotNull, Question, RequestModel, ResponseModel
 from api.schemas.search import Retrieving
 from rag.context import Ledger, Message, Scalar
 from rag.pack_settings import Order
@@ -46,12 +46,52 @@ class ContentPart(RequestModel):
     text: Question
 
 
-class ChatMessage(RequestModel):
-    """A turn. What an answer of ours carries besides its text may be sent back, and is not looked at."""
+class RefusalPart(RequestModel):
+    """A part of an earlier answer that says why there was none."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, Field(max_length=1_000_000)] | Annotated[list[ContentPart], Field(max_length=1_000)]
-    name: str | None = None
+    type: Literal["refusal"]
+    refusal: Question
+
+    @property
+    def text(self) -> str:
+        return self.refusal
+
+
+Text = Annotated[str, Field(max_length=1_000_000)]
+SaidParts = Annotated[list[Annotated[ContentPart | RefusalPart, Field(discriminator="type")]], Field(max_length=1_000)]
+
+
+class _Turn(RequestModel):
+    """What is asked, or said about how to answer."""
+
+    content: Text | Annotated[list[ContentPart], Field(max_length=1_000)]
+    name: NotNull[str] = None
+
+
+class DeveloperMessage(_Turn):
+    """How to answer, from who runs the application."""
+
+    role: Literal["developer"]
+
+
+class SystemMessage(_Turn):
+    """The same, as older clients say it."""
+
+    role: Literal["system"]
+
+
+class UserMessage(_Turn):
+    """A question."""
+
+    role: Literal["user"]
+
+
+class EarlierAnswer(RequestModel):
+    """An answer. What ours carry besides their text may be sent back, and is not looked at."""
+
+    role: Literal["assistant"]
+    content: Text | SaidParts | None = None
+    name: NotNull[str] = None
     refusal: str | None = None
     annotations: list[Any] | None = None
     audio: None = None
@@ -59,6 +99,7 @@ class ChatMessage(RequestModel):
     tool_calls: None = None
 
 
+ChatMessage = Annotated[DeveloperMessage | SystemMessage | UserMessage | EarlierAnswer, Field(discriminator="role")]
 Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=2_000)]
 StoreIds = Annotated[list[Identifier], Field(min_length=1, max_length=16)]
 
@@ -101,21 +142,39 @@ class ContextRequest(Answering):
 class StreamOptions(RequestModel):
     """`include_usage` adds a last chunk with the usage and no choices."""
 
-    include_usage: bool | None = None
-    include_obfuscation: bool | None = None
+    include_usage: NotNull[bool] = None
+    include_obfuscation: NotNull[bool] = None
 
 
-class ResponseFormat(RequestModel):
-    """OpenAI's form of an answer; the schema is the provider's to judge."""
+class TextFormat(RequestModel):
+    """Words."""
 
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: dict[str, Any] | None = None
+    type: Literal["text"]
 
-    @model_validator(mode="after")
-    def _schema_where_it_belongs(self) -> ResponseFormat:
-        if (self.type == "json_schema") != (self.json_schema is not None):
-            raise ValueError("'json_schema' goes with the type 'json_schema', and only with it")
-        return self
+
+class JsonObjectFormat(RequestModel):
+    """Any JSON."""
+
+    type: Literal["json_object"]
+
+
+class NamedSchema(RequestModel):
+    """A JSON schema; it is the provider's to judge."""
+
+    name: str
+    description: NotNull[str] = None
+    schema_: NotNull[dict[str, Any]] = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+
+class JsonSchemaFormat(RequestModel):
+    """JSON by a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+
+ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
 
 
 class ChatRequest(Answering):
@@ -127,15 +186,15 @@ class ChatRequest(Answering):
     top_p: float | None = Field(default=None, ge=0, le=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     stop: str | Annotated[list[str], Field(max_length=4)] | None = None
-    n: Literal[1] | None = None
+    n: Annotated[int, Field(ge=1, le=1)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    response_format: ResponseFormat | None = None
+    response_format: NotNull[ResponseFormat] = None
     """Passed on where the alias says that its server has the form."""
     store: bool | None = None
     """Keep the completion, so that it can be asked for again."""
     metadata: Metadata | None = None
-    user: str | None = None
+    user: NotNull[str] = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
 
@@ -147,7 +206,7 @@ class ChatRequest(Answering):
     def wanted_format(self) -> dict[str, Any] | None:
         """The form of the answer as a provider takes it; None for text."""
         given = self.response_format
-        return None if given is None or given.type == "text" else given.model_dump(exclude_none=True)
+        return None if given is None or given.type == "text" else given.model_dump(by_alias=True, exclude_none=True)
 
 
 def only_served(data: Any, not_served: Mapping[str, tuple[Any, ...]]) -> Any:
@@ -253,18 +312,21 @@ class AssistantMessage(ResponseModel):
     """The answer."""
 
     role: Literal["assistant"] = "assistant"
-    content: str
-    refusal: None = None
-    annotations: list[Annotation]
+    content: str | None = Field(...)
+    refusal: str | None = Field(...)
+    annotations: IfAny[list[Annotation]] = None
+
+
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 
 
 class Choice(ResponseModel):
-    """The only choice."""
+    """The only choice, which ends with `stop` or `length`."""
 
-    index: Literal[0] = 0
+    index: int = 0
     message: AssistantMessage
     logprobs: None = None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
 
 
 class UsageObject(ResponseModel):
@@ -293,8 +355,41 @@ class ChatCompletion(Grounds):
     created: int
     model: str
     choices: list[Choice]
-    usage: UsageObject
+    usage: IfAny[UsageObject] = None
     metadata: dict[str, str] | None = None
+
+
+class Delta(ResponseModel):
+    """What a chunk adds to the message; `annotations` come with the last one."""
+
+    role: IfAny[Literal["developer", "system", "user", "assistant", "tool"]] = None
+    content: str | None = None
+    refusal: str | None = None
+    annotations: IfAny[list[Annotation]] = None
+
+
+class ChunkChoice(ResponseModel):
+    """What a chunk adds to the only choice."""
+
+    index: int = 0
+    delta: Delta
+    logprobs: None = None
+    finish_reason: FinishReason | None = Field(...)
+
+
+class ChatCompletionChunk(ResponseModel):
+    """One event of a stream, which `[DONE]` ends. What the answer stands on comes with the reason of the finish."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: UsageObject | None = None
+    citations: IfAny[list[CitationObject]] = None
+    grounded: IfAny[bool] = None
+    removed_markers: IfAny[list[RemovedMarkerObject]] = None
+    trace_id: IfAny[str] = None
 
 
 class ChatCompletionList(ResponseModel):
@@ -323,4 +418,4 @@ def plain_messages(messages: list[ChatMessage]) -> tuple[Message, ...]:
 
 
 def _text(turn: ChatMessage) -> str:
-    return turn.content if isinstance(turn.content, str) else "\n".join(part.text for part in turn.content)
+    return turn.content if isinstance(turn.content, str) else "\n".join(part.text for part in turn.content or ())

@@ -9,14 +9,12 @@ from __future__ import annotations
 import re
 from functools import cache
 
-CHAT = r"POST /chat/completions .*"
+CHAT = r"\w+ /chat/completions\S* .*"
 RESPONSES = r"\w+ /responses\S* .*"
 EITHER = rf"({CHAT}|{RESPONSES})"
 
 EXCLUSIONS = {
     # Chat Completions
-    r"GET /chat/completions": "A list of stored completions: completions are not stored, responses and traces are.",
-    rf"{CHAT}request\.(store|metadata)": "For stored completions only.",
     rf"{CHAT}\.(audio|modalities)": "Sound: answers are text that stands on text.",
     rf"{CHAT}<ChatCompletionRequestMessageContentPart(Image|Audio|File)>": "Questions are text.",
     rf"{CHAT}<ChatCompletionRequest(Tool|Function)Message>": "Results of tools: no tools are called here.",
@@ -29,6 +27,11 @@ EXCLUSIONS = {
     rf"{EITHER}\.moderation": "OpenAI's own moderation service.",
     rf"{EITHER}\.service_tier": "OpenAI's own tiers of service.",
     rf"{EITHER}\.verbosity": "A control of OpenAI's own models.",
+    rf"{CHAT}\.system_fingerprint": "Of OpenAI's own servers; `model` and the trace say what has answered.",
+    rf"{CHAT}\.(completion|prompt)_tokens_details": (
+        "Of sound, images, predictions, thoughts and cached prompts: not counted alike by the providers."
+    ),
+    rf"{CHAT} stream\.obfuscation": "Padding of OpenAI's streams against guesses by their lengths.",
     rf"{CHAT}\.reasoning_effort": "A control of OpenAI's own models.",
     rf"{CHAT}\.(frequency_penalty|presence_penalty|seed)": "Not common to the providers behind an alias.",
     # Responses

@@ -73,6 +73,8 @@ def resolved(document: Document, schema: Any) -> tuple[Any, str]:
 
 
 def _flat(document: Document, schema: Any, name: str) -> Iterator[Branch]:
+    if "$ref" in schema and schema.get("nullable"):
+        yield Branch("null")
     schema, found = resolved(document, schema)
     name = found or name
     if "$recursiveRef" in schema:
