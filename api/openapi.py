@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from api.middleware import OPEN_PATHS
 from api.openapi_examples import EXAMPLES, PATH_EXAMPLES
 from api.schemas.chat import ChatCompletionChunk
+from api.schemas.responses import ResponseEvent
 
 Json = dict[str, Any]
 
@@ -30,7 +31,7 @@ _KEYED = (401, 403, 429)
 _WAITING = (429, 503)
 STREAMED: Mapping[tuple[str, str], Any] = {
     ("post", "/v1/chat/completions"): ChatCompletionChunk,
-    ("post", "/v1/responses"): dict[str, Any],
+    ("post", "/v1/responses"): ResponseEvent,
 }
 """Operations that answer with server-sent events where the request says `stream`, and the type of an event."""
 _SECONDS = {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}

@@ -16,6 +16,7 @@ from api.answering import Pieces, begin, grounds
 from api.dependencies import OpenBackend, new_router, requires
 from api.errors import as_rag_error
 from api.routes.context import named_stores
+from api.schemas.common import Cursor, NotNull
 from api.schemas.responses import (
     RESULTS,
     DeletedResponse,
@@ -33,7 +34,6 @@ from api.schemas.responses import (
     ResponseUsage,
     SearchResult,
     require_includes,
-    sent,
     with_grounds,
 )
 from api.schemas.search import Retrieving, search_options
@@ -54,7 +54,7 @@ router = new_router(tags=["responses"])
 
 OUR_NAMES = {"messages": "input", "max_tokens": "max_output_tokens", "response_format": "text"}
 """What fields of a chat request are called here."""
-Include = Annotated[list[str] | None, Query(max_length=16)]
+Include = Annotated[NotNull[list[str]], Query(max_length=16)]
 Bracketed = Annotated[list[str] | None, Query(alias="include[]", max_length=16, include_in_schema=False)]
 """As the official clients write a list in a query."""
 
@@ -117,7 +117,7 @@ def list_input_items(
     backend: OpenBackend,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     order: Annotated[Literal["asc", "desc"], Query()] = "desc",
-    after: Annotated[str | None, Query(max_length=256)] = None,
+    after: Cursor = None,
     include: Include = None,
     included: Bracketed = None,
 ) -> InputItemList:
@@ -289,7 +289,7 @@ class _Writer:
     # Events
 
     def _opening(self) -> list[bytes]:
-        begun = sent(self._response("in_progress"))
+        begun = self._response("in_progress").model_dump()
         place = {"item_id": self._call_id, "output_index": 0}
         call = self._call().model_dump()
         part = OutputText(text="", annotations=[]).model_dump()
@@ -363,6 +363,8 @@ class _Writer:
             id=self._asked.id,
             created_at=self._asked.created,
             status=status,
+            error=None,
+            incomplete_details=None,
             instructions=body.instructions,
             max_output_tokens=body.max_output_tokens,
             metadata=body.metadata or {},
@@ -406,7 +408,7 @@ class _Writer:
 
     async def _stored(self, response: ResponseObject) -> dict[str, Any]:
         """The response as it is sent, after it was stored unless that is not wanted."""
-        fields, asked = sent(response), self._asked
+        fields, asked = response.model_dump(), self._asked
         if response.store:
             await anyio.to_thread.run_sync(
                 listing.keep_answer, self._backend, self._prepared, "response", fields, asked.items, asked.previous
@@ -418,7 +420,7 @@ class _Writer:
         try:
             return await self._stored(response)
         except RagError:
-            return _without_results(sent(response), self._asked.body.include or ())
+            return _without_results(response.model_dump(), self._asked.body.include or ())
 
 
 def _annotation(citation: Citation) -> FileCitation:

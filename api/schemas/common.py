@@ -14,13 +14,14 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     StringConstraints,
+    TypeAdapter,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from rag.catalog.records import Page, PageRequest
 
-Shown = TypeVar("Shown")
+Inner = TypeVar("Inner")
 
 
 class _Inner:
@@ -37,10 +38,22 @@ class _Inner:
         return handler(schema["schema"] if schema["type"] == "nullable" else schema)
 
 
-NotNull = Annotated[Shown | None, _Inner(shown_only=False)]
+NotNull = Annotated[Inner | None, _Inner(shown_only=False)]
 """Of a request: it may be left out, and null is refused."""
-IfAny = Annotated[Shown | None, _Inner(shown_only=True), Field(exclude_if=lambda value: value is None)]
+OrNull = Annotated[Inner | None, _Inner(shown_only=True)]
+"""Of a request: it may be left out; null, which OpenAI's types do not have there, says the same."""
+IfAny = Annotated[Inner | None, _Inner(shown_only=True), Field(exclude_if=lambda value: value is None)]
 """Of an answer: left out where there is none."""
+
+
+class Shown:
+    """Of a value that something else checks or has made: the type as which the interface describes it."""
+
+    def __init__(self, kind: Any) -> None:
+        self._kind = kind
+
+    def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(TypeAdapter[Any](self._kind).core_schema)
 
 
 def _request_schema(schema: dict[str, Any]) -> None:

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import GetJsonSchemaHandler, TypeAdapter
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
-
-from api.schemas.common import RequestModel
+from api.schemas.common import RequestModel, Shown
 
 
 class ComparisonFilter(RequestModel):
@@ -26,9 +22,4 @@ class CompoundFilter(RequestModel):
     filters: list[ComparisonFilter | CompoundFilter]
 
 
-class _Shown:
-    def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return handler(TypeAdapter[Any](ComparisonFilter | CompoundFilter).core_schema)
-
-
-Filters = Annotated[dict[str, Any], _Shown()]
+Filters = Annotated[dict[str, Any], Shown(ComparisonFilter | CompoundFilter)]

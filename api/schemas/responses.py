@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from api.schemas.chat import CitationObject, Grounds, RemovedMarkerObject, StoreIds, only_served
-from api.schemas.common import Identifier, Metadata, Question, RequestModel, ResponseModel
+from api.schemas.chat import (
+    CitationObject,
+    Grounds,
+    JsonObjectFormat,
+    NamedSchema,
+    RemovedMarkerObject,
+    StoreIds,
+    TextFormat,
+    only_served,
+)
+from api.schemas.common import Identifier, IfAny, Metadata, OrNull, Question, RequestModel, ResponseModel, Shown
+from api.schemas.filters import Filters
 from rag.ask import Truncation
 from rag.context import Scalar
 
@@ -31,6 +41,98 @@ its request, so that none is left hanging when a process ends. `conversation`: `
 RESULTS = "file_search_call.results"
 ITEM_TYPES = ("message", "file_search_call")
 PART_TYPES = ("input_text", "output_text")
+
+
+class SearchResult(ResponseModel):
+    """One chunk that a search has found; `score` is its relevance."""
+
+    file_id: IfAny[str] = None
+    filename: IfAny[str] = None
+    text: IfAny[str] = None
+    score: IfAny[float] = None
+    attributes: dict[str, Scalar | int] | None = None
+
+
+class FileSearchCall(ResponseModel):
+    """The search that an answer stands on."""
+
+    id: str
+    type: Literal["file_search_call"] = "file_search_call"
+    status: Literal["in_progress", "searching", "completed", "incomplete", "failed"] = "completed"
+    queries: list[str]
+    results: list[SearchResult] | None = None
+
+
+class FileCitation(ResponseModel):
+    """OpenAI's annotation; `index` is where the marker begins in the text. `Citation` has the rest."""
+
+    type: Literal["file_citation"] = "file_citation"
+    file_id: str
+    filename: str
+    index: int
+
+
+class OutputText(ResponseModel):
+    """The words of an answer."""
+
+    type: Literal["output_text"] = "output_text"
+    text: str
+    annotations: list[FileCitation]
+    logprobs: list[Any] = Field(default_factory=list)
+
+
+class OutputMessage(ResponseModel):
+    """The answer."""
+
+    id: str
+    type: Literal["message"] = "message"
+    role: Literal["assistant"] = "assistant"
+    status: Literal["in_progress", "completed", "incomplete"]
+    content: list[OutputText]
+
+
+class InputText(RequestModel):
+    """A part of a question."""
+
+    type: Literal["input_text"]
+    text: str
+
+
+class EasyMessage(RequestModel):
+    """A turn of a conversation, in few words."""
+
+    type: OrNull[Literal["message"]] = None
+    role: Literal["user", "assistant", "system", "developer"]
+    content: str | list[InputText]
+
+
+class InputMessage(RequestModel):
+    """A turn of a conversation before the answer."""
+
+    type: OrNull[Literal["message"]] = None
+    role: Literal["user", "system", "developer"]
+    status: OrNull[Literal["in_progress", "completed", "incomplete"]] = None
+    content: list[InputText]
+
+
+class StoredMessage(ResponseModel):
+    """The same, as it is kept."""
+
+    id: str
+    type: Literal["message"] = "message"
+    role: Literal["user", "system", "developer"]
+    status: IfAny[Literal["in_progress", "completed", "incomplete"]] = None
+    content: list[InputText]
+
+
+Item = EasyMessage | InputMessage | OutputMessage | FileSearchCall
+"""What `InputItem` stands for."""
+
+
+class ToolChoice(RequestModel):
+    """The only tool that there is."""
+
+    type: Literal["file_search"]
 
 
 class InputPart(RequestModel):
@@ -87,9 +189,9 @@ class HybridSearch(RequestModel):
 class FileSearchRanking(RequestModel):
     """`score_threshold` is a relevance."""
 
-    ranker: Literal["auto", "default-2024-11-15"] | None = None
-    score_threshold: float | None = Field(default=None, ge=0, le=1)
-    hybrid_search: HybridSearch | None = None
+    ranker: OrNull[Literal["auto", "default-2024-11-15"]] = None
+    score_threshold: OrNull[Annotated[float, Field(ge=0, le=1)]] = None
+    hybrid_search: OrNull[HybridSearch] = None
 
 
 class FileSearchTool(RequestModel):
@@ -97,9 +199,9 @@ class FileSearchTool(RequestModel):
 
     type: Literal["file_search"]
     vector_store_ids: StoreIds
-    filters: dict[str, Any] | None = None
-    max_num_results: int | None = Field(default=None, ge=1, le=50)
-    ranking_options: FileSearchRanking | None = None
+    filters: Filters | None = None
+    max_num_results: OrNull[Annotated[int, Field(ge=1, le=50)]] = None
+    ranking_options: OrNull[FileSearchRanking] = None
 
 
 class PromptReference(RequestModel):
@@ -110,44 +212,35 @@ class PromptReference(RequestModel):
     variables: Annotated[dict[str, Any], Field(max_length=0)] | None = None
 
 
-class TextFormat(RequestModel):
-    """OpenAI's form of an answer; the schema is the provider's to judge."""
+class SchemaFormat(NamedSchema):
+    """JSON by a schema."""
 
-    type: Literal["text", "json_object", "json_schema"] = "text"
-    name: str | None = None
-    description: str | None = None
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
-    strict: bool | None = None
-
-    @model_validator(mode="after")
-    def _schema_where_it_belongs(self) -> TextFormat:
-        if (self.type == "json_schema") != (self.schema_ is not None and self.name is not None):
-            raise ValueError("'name' and 'schema' go with the type 'json_schema', and only with it")
-        return self
+    type: Literal["json_schema"]
+    schema_: dict[str, Any] = Field(alias="schema")
 
 
 class TextOptions(RequestModel):
     """How the answer is written."""
 
-    format: TextFormat | None = None
+    format: OrNull[Annotated[TextFormat | SchemaFormat | JsonObjectFormat, Field(discriminator="type")]] = None
     verbosity: Literal["medium"] | None = None
 
 
 class ResponseStreamOptions(RequestModel):
     """Nothing is hidden in the lengths of events, so there is nothing to obfuscate."""
 
-    include_obfuscation: bool | None = None
+    include_obfuscation: OrNull[bool] = None
 
 
 class ResponseRequest(RequestModel):
     """OpenAI's response. Without the tool `file_search` the stores of the model's alias are searched, or the only one
     there is: every answer stands on a search."""
 
-    model: Identifier | None = None
-    input: Question | Annotated[list[InputItem], Field(min_length=1, max_length=2_000)]
+    model: OrNull[Identifier] = None
+    input: Question | Annotated[list[Annotated[InputItem, Shown(Item)]], Field(min_length=1, max_length=2_000)]
     instructions: Annotated[str, Field(max_length=1_000_000)] | None = None
-    tools: Annotated[list[FileSearchTool], Field(max_length=1)] | None = None
-    tool_choice: Literal["auto", "required"] | dict[str, Any] | None = None
+    tools: OrNull[Annotated[list[FileSearchTool], Field(max_length=1)]] = None
+    tool_choice: OrNull[Literal["auto", "required"] | Annotated[dict[str, Any], Shown(ToolChoice)]] = None
     include: list[str] | None = None
     previous_response_id: Identifier | None = None
     store: bool | None = None
@@ -157,11 +250,11 @@ class ResponseRequest(RequestModel):
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
     max_output_tokens: int | None = Field(default=None, ge=16)
-    text: TextOptions | None = None
+    text: OrNull[TextOptions] = None
     prompt: PromptReference | None = None
     metadata: Metadata | None = None
     parallel_tool_calls: bool | None = None
-    user: str | None = None
+    user: OrNull[str] = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
 
@@ -221,54 +314,6 @@ def _known(kind: Any, known: tuple[str, ...], noun: str, param: str) -> None:
         raise PydanticCustomError("unsupported_parameter", message, context)
 
 
-class SearchResult(ResponseModel):
-    """One chunk that a search has found; `score` is its relevance."""
-
-    file_id: str
-    filename: str
-    text: str
-    score: float
-    attributes: dict[str, Scalar | int]
-
-
-class FileSearchCall(ResponseModel):
-    """The search that an answer stands on."""
-
-    id: str
-    type: Literal["file_search_call"] = "file_search_call"
-    status: Literal["in_progress", "searching", "completed", "incomplete", "failed"] = "completed"
-    queries: list[str]
-    results: list[SearchResult] | None = None
-
-
-class FileCitation(ResponseModel):
-    """OpenAI's annotation; `index` is where the marker begins in the text. `Citation` has the rest."""
-
-    type: Literal["file_citation"] = "file_citation"
-    file_id: str
-    filename: str
-    index: int
-
-
-class OutputText(ResponseModel):
-    """The words of an answer."""
-
-    type: Literal["output_text"] = "output_text"
-    text: str
-    annotations: list[FileCitation]
-    logprobs: list[Any] = Field(default_factory=list)
-
-
-class OutputMessage(ResponseModel):
-    """The answer."""
-
-    id: str
-    type: Literal["message"] = "message"
-    role: Literal["assistant"] = "assistant"
-    status: Literal["in_progress", "completed", "incomplete"]
-    content: list[OutputText]
-
-
 class CachedTokens(ResponseModel):
     """None that this server knows of."""
 
@@ -302,7 +347,11 @@ class ResponseErrorObject(ResponseModel):
 class IncompleteDetails(ResponseModel):
     """Why an answer breaks off."""
 
-    reason: Literal["max_output_tokens", "content_filter"]
+    reason: IfAny[Literal["max_output_tokens", "content_filter"]] = None
+
+
+Seconds = Annotated[int, WithJsonSchema({"type": "number"})]
+"""Since 1970; whole ones, where OpenAI allows for parts."""
 
 
 class ResponseObject(ResponseModel):
@@ -310,45 +359,186 @@ class ResponseObject(ResponseModel):
 
     id: str
     object: Literal["response"] = "response"
-    created_at: int
-    completed_at: int | None = None
-    status: Literal["completed", "failed", "in_progress", "cancelled", "incomplete"]
+    created_at: Seconds
+    completed_at: Seconds | None = None
+    status: IfAny[Literal["completed", "failed", "in_progress", "cancelled", "queued", "incomplete"]] = None
     background: Literal[False] = False
-    error: ResponseErrorObject | None = None
-    incomplete_details: IncompleteDetails | None = None
+    error: ResponseErrorObject | None = Field(...)
+    incomplete_details: IncompleteDetails | None = Field(...)
     instructions: str | None
-    max_output_tokens: int | None
-    metadata: dict[str, str]
+    max_output_tokens: int | None = None
+    metadata: dict[str, str] | None
     model: str
     output: list[FileSearchCall | OutputMessage]
     parallel_tool_calls: bool
-    previous_response_id: str | None
-    prompt_cache_key: str | None
+    previous_response_id: str | None = None
+    prompt_cache_key: str | None = None
     reasoning: None = None
-    safety_identifier: str | None
+    safety_identifier: str | None = None
     service_tier: Literal["default"] = "default"
     store: bool
     temperature: float | None
-    text: dict[str, Any]
-    tool_choice: str | dict[str, Any]
-    tools: list[dict[str, Any]]
+    text: Annotated[IfAny[dict[str, Any]], Shown(TextOptions)] = None
+    tool_choice: Annotated[Any, Shown(Literal["none", "auto", "required"] | ToolChoice)]
+    tools: list[Annotated[dict[str, Any], Shown(FileSearchTool)]]
     top_logprobs: int = 0
     top_p: float | None
-    truncation: Truncation
-    usage: ResponseUsage | None = None
+    truncation: Truncation | None = None
+    usage: IfAny[ResponseUsage] = None
     """Not there as long as nothing was counted."""
-    user: str | None = None
+    user: IfAny[str] = None
     citations: list[CitationObject] = Field(default_factory=list)
     grounded: bool | None = None
     removed_markers: list[RemovedMarkerObject] = Field(default_factory=list)
     trace_id: str
 
 
+class _Event(ResponseModel):
+    sequence_number: int
+
+
+class _Place(_Event):
+    item_id: str
+    output_index: int
+
+
+class _TextPlace(_Place):
+    content_index: int
+
+
+class ResponseCreatedEvent(_Event):
+    """The answer is being written."""
+
+    type: Literal["response.created"] = "response.created"
+    response: ResponseObject
+
+
+class ResponseInProgressEvent(_Event):
+    """The same, once more."""
+
+    type: Literal["response.in_progress"] = "response.in_progress"
+    response: ResponseObject
+
+
+class ResponseCompletedEvent(_Event):
+    """The answer is whole."""
+
+    type: Literal["response.completed"] = "response.completed"
+    response: ResponseObject
+
+
+class ResponseIncompleteEvent(_Event):
+    """The answer breaks off."""
+
+    type: Literal["response.incomplete"] = "response.incomplete"
+    response: ResponseObject
+
+
+class ResponseFailedEvent(_Event):
+    """There is no answer."""
+
+    type: Literal["response.failed"] = "response.failed"
+    response: ResponseObject
+
+
+class SearchInProgressEvent(_Place):
+    """A search begins."""
+
+    type: Literal["response.file_search_call.in_progress"] = "response.file_search_call.in_progress"
+
+
+class SearchSearchingEvent(_Place):
+    """A search is being made."""
+
+    type: Literal["response.file_search_call.searching"] = "response.file_search_call.searching"
+
+
+class SearchCompletedEvent(_Place):
+    """A search is done."""
+
+    type: Literal["response.file_search_call.completed"] = "response.file_search_call.completed"
+
+
+class ItemAddedEvent(_Event):
+    """An item begins."""
+
+    type: Literal["response.output_item.added"] = "response.output_item.added"
+    output_index: int
+    item: FileSearchCall | OutputMessage
+
+
+class ItemDoneEvent(_Event):
+    """An item is whole."""
+
+    type: Literal["response.output_item.done"] = "response.output_item.done"
+    output_index: int
+    item: FileSearchCall | OutputMessage
+
+
+class PartAddedEvent(_TextPlace):
+    """A part of the message begins."""
+
+    type: Literal["response.content_part.added"] = "response.content_part.added"
+    part: OutputText
+
+
+class PartDoneEvent(_TextPlace):
+    """A part of the message is whole."""
+
+    type: Literal["response.content_part.done"] = "response.content_part.done"
+    part: OutputText
+
+
+class TextDeltaEvent(_TextPlace):
+    """Words of the answer."""
+
+    type: Literal["response.output_text.delta"] = "response.output_text.delta"
+    delta: str
+    logprobs: list[Any]
+
+
+class TextDoneEvent(_TextPlace):
+    """All words of the answer."""
+
+    type: Literal["response.output_text.done"] = "response.output_text.done"
+    text: str
+    logprobs: list[Any]
+
+
+class AnnotationEvent(_TextPlace):
+    """A citation whose marker was just sent."""
+
+    type: Literal["response.output_text.annotation.added"] = "response.output_text.annotation.added"
+    annotation_index: int
+    annotation: FileCitation | None
+
+
+ResponseEvent = Annotated[
+    ResponseCreatedEvent
+    | ResponseInProgressEvent
+    | ResponseCompletedEvent
+    | ResponseIncompleteEvent
+    | ResponseFailedEvent
+    | SearchInProgressEvent
+    | SearchSearchingEvent
+    | SearchCompletedEvent
+    | ItemAddedEvent
+    | ItemDoneEvent
+    | PartAddedEvent
+    | PartDoneEvent
+    | TextDeltaEvent
+    | TextDoneEvent
+    | AnnotationEvent,
+    Field(discriminator="type"),
+]
+"""One event of a stream."""
+
+
 class InputItemList(ResponseModel):
     """One page of what a response answers; `last_id` is the cursor of the next one."""
 
     object: Literal["list"] = "list"
-    data: list[dict[str, Any]]
+    data: list[Annotated[dict[str, Any], Shown(StoredMessage | OutputMessage | FileSearchCall)]]
     first_id: str
     last_id: str
     has_more: bool
@@ -360,12 +550,6 @@ class DeletedResponse(ResponseModel):
     id: str
     object: Literal["response"] = "response"
     deleted: bool = True
-
-
-def sent(response: ResponseObject) -> dict[str, Any]:
-    """A response as JSON has it: `usage` and `user` are objects and texts where they are there at all."""
-    fields = response.model_dump()
-    return {name: value for name, value in fields.items() if value is not None or name not in ("usage", "user")}
 
 
 def with_grounds(response: ResponseObject, grounds: Grounds, **changes: Any) -> ResponseObject:

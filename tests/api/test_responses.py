@@ -278,7 +278,7 @@ def test_the_form_of_the_answer_is_passed_on(
         ({"previous_response_id": "resp_none"}, 404, "previous_response_not_found", "previous_response_id"),
         ({"prompt": {"id": "answer", "version": "99"}}, 400, "unknown_prompt", "prompt"),
         ({"prompt": {"id": "standalone"}}, 400, "invalid_prompt", "prompt"),
-        ({"text": {"format": {"type": "json_schema"}}}, 400, "invalid_value", "text.format"),
+        ({"text": {"format": {"type": "json_schema"}}}, 400, "missing_required_parameter", "text.format.name"),
         ({"model": "none"}, 404, "model_not_found", "model"),
         ({"knowledge": 1}, 400, "unknown_parameter", "knowledge"),
     ],

@@ -51,6 +51,9 @@ EXCLUSIONS = {
         "For prompts that the caller writes; here they are packed for each question."
     ),
     rf"{RESPONSES}\.prompt": "A prompt stored with OpenAI.",
+    rf"{RESPONSES}\.instructions<array>": "Instructions are text; items come of a prompt stored with OpenAI.",
+    rf"{RESPONSES}\.output_text": "Only in OpenAI's SDKs, which join it from the output themselves.",
+    rf"{RESPONSES}<ItemReferenceParam>": "Items are not stored one by one; `previous_response_id` goes on with all.",
     rf"{RESPONSES}\.conversation": "The Conversations API; `previous_response_id` goes on with a response.",
     rf"{RESPONSES}\.(background|max_tool_calls|phase)": "Work that goes on without its caller, and agents.",
     rf"{RESPONSES}<ResponseQueuedEvent>": "Work that goes on without its caller.",
