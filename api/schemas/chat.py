@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
-from api.schemas.common import Identifier, IfAny, Metadata, OrNull, Question, RequestModel, ResponseModel
+from api.schemas.common import Identifier, IfAny, Metadata, NotNull, Question, RequestModel, ResponseModel
 from api.schemas.search import Retrieving
 from rag.context import Ledger, Message, Scalar
 from rag.pack_settings import Order
@@ -65,7 +65,7 @@ class _Turn(RequestModel):
     """What is asked, or said about how to answer."""
 
     content: Text | Annotated[list[ContentPart], Field(max_length=1_000)]
-    name: OrNull[str] = None
+    name: NotNull[str] = None
 
 
 class DeveloperMessage(_Turn):
@@ -91,7 +91,7 @@ class EarlierAnswer(RequestModel):
 
     role: Literal["assistant"]
     content: Text | SaidParts | None = None
-    name: OrNull[str] = None
+    name: NotNull[str] = None
     refusal: str | None = None
     annotations: list[Any] | None = None
     audio: None = None
@@ -142,8 +142,8 @@ class ContextRequest(Answering):
 class StreamOptions(RequestModel):
     """`include_usage` adds a last chunk with the usage and no choices."""
 
-    include_usage: OrNull[bool] = None
-    include_obfuscation: OrNull[bool] = None
+    include_usage: NotNull[bool] = None
+    include_obfuscation: NotNull[bool] = None
 
 
 class TextFormat(RequestModel):
@@ -162,8 +162,8 @@ class NamedSchema(RequestModel):
     """A JSON schema; it is the provider's to judge."""
 
     name: str
-    description: OrNull[str] = None
-    schema_: OrNull[dict[str, Any]] = Field(default=None, alias="schema")
+    description: NotNull[str] = None
+    schema_: NotNull[dict[str, Any]] = Field(default=None, alias="schema")
     strict: bool | None = None
 
 
@@ -189,12 +189,12 @@ class ChatRequest(Answering):
     n: Annotated[int, Field(ge=1, le=1)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    response_format: OrNull[ResponseFormat] = None
+    response_format: NotNull[ResponseFormat] = None
     """Passed on where the alias says that its server has the form."""
     store: bool | None = None
     """Keep the completion, so that it can be asked for again."""
     metadata: Metadata | None = None
-    user: OrNull[str] = None
+    user: NotNull[str] = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
 

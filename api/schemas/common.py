@@ -40,8 +40,6 @@ class _Inner:
 
 NotNull = Annotated[Inner | None, _Inner(shown_only=False)]
 """Of a request: it may be left out, and null is refused."""
-OrNull = Annotated[Inner | None, _Inner(shown_only=True)]
-"""Of a request: it may be left out; null, which OpenAI's types do not have there, says the same."""
 IfAny = Annotated[Inner | None, _Inner(shown_only=True), Field(exclude_if=lambda value: value is None)]
 """Of an answer: left out where there is none."""
 

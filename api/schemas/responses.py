@@ -18,7 +18,7 @@ from api.schemas.chat import (
     TextFormat,
     only_served,
 )
-from api.schemas.common import Identifier, IfAny, Metadata, OrNull, Question, RequestModel, ResponseModel, Shown
+from api.schemas.common import Identifier, IfAny, Metadata, NotNull, Question, RequestModel, ResponseModel, Shown
 from api.schemas.filters import Filters
 from rag.ask import Truncation
 from rag.context import Scalar
@@ -101,7 +101,7 @@ class InputText(RequestModel):
 class EasyMessage(RequestModel):
     """A turn of a conversation, in few words."""
 
-    type: OrNull[Literal["message"]] = None
+    type: NotNull[Literal["message"]] = None
     role: Literal["user", "assistant", "system", "developer"]
     content: str | list[InputText]
 
@@ -109,9 +109,9 @@ class EasyMessage(RequestModel):
 class InputMessage(RequestModel):
     """A turn of a conversation before the answer."""
 
-    type: OrNull[Literal["message"]] = None
+    type: NotNull[Literal["message"]] = None
     role: Literal["user", "system", "developer"]
-    status: OrNull[Literal["in_progress", "completed", "incomplete"]] = None
+    status: NotNull[Literal["in_progress", "completed", "incomplete"]] = None
     content: list[InputText]
 
 
@@ -189,9 +189,9 @@ class HybridSearch(RequestModel):
 class FileSearchRanking(RequestModel):
     """`score_threshold` is a relevance."""
 
-    ranker: OrNull[Literal["auto", "default-2024-11-15"]] = None
-    score_threshold: OrNull[Annotated[float, Field(ge=0, le=1)]] = None
-    hybrid_search: OrNull[HybridSearch] = None
+    ranker: NotNull[Literal["auto", "default-2024-11-15"]] = None
+    score_threshold: NotNull[Annotated[float, Field(ge=0, le=1)]] = None
+    hybrid_search: NotNull[HybridSearch] = None
 
 
 class FileSearchTool(RequestModel):
@@ -200,8 +200,8 @@ class FileSearchTool(RequestModel):
     type: Literal["file_search"]
     vector_store_ids: StoreIds
     filters: Filters | None = None
-    max_num_results: OrNull[Annotated[int, Field(ge=1, le=50)]] = None
-    ranking_options: OrNull[FileSearchRanking] = None
+    max_num_results: NotNull[Annotated[int, Field(ge=1, le=50)]] = None
+    ranking_options: NotNull[FileSearchRanking] = None
 
 
 class PromptReference(RequestModel):
@@ -222,25 +222,25 @@ class SchemaFormat(NamedSchema):
 class TextOptions(RequestModel):
     """How the answer is written."""
 
-    format: OrNull[Annotated[TextFormat | SchemaFormat | JsonObjectFormat, Field(discriminator="type")]] = None
+    format: NotNull[Annotated[TextFormat | SchemaFormat | JsonObjectFormat, Field(discriminator="type")]] = None
     verbosity: Literal["medium"] | None = None
 
 
 class ResponseStreamOptions(RequestModel):
     """Nothing is hidden in the lengths of events, so there is nothing to obfuscate."""
 
-    include_obfuscation: OrNull[bool] = None
+    include_obfuscation: NotNull[bool] = None
 
 
 class ResponseRequest(RequestModel):
     """OpenAI's response. Without the tool `file_search` the stores of the model's alias are searched, or the only one
     there is: every answer stands on a search."""
 
-    model: OrNull[Identifier] = None
+    model: NotNull[Identifier] = None
     input: Question | Annotated[list[Annotated[InputItem, Shown(Item)]], Field(min_length=1, max_length=2_000)]
     instructions: Annotated[str, Field(max_length=1_000_000)] | None = None
-    tools: OrNull[Annotated[list[FileSearchTool], Field(max_length=1)]] = None
-    tool_choice: OrNull[Literal["auto", "required"] | Annotated[dict[str, Any], Shown(ToolChoice)]] = None
+    tools: NotNull[Annotated[list[FileSearchTool], Field(max_length=1)]] = None
+    tool_choice: NotNull[Literal["auto", "required"] | Annotated[dict[str, Any], Shown(ToolChoice)]] = None
     include: list[str] | None = None
     previous_response_id: Identifier | None = None
     store: bool | None = None
@@ -250,11 +250,11 @@ class ResponseRequest(RequestModel):
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
     max_output_tokens: int | None = Field(default=None, ge=16)
-    text: OrNull[TextOptions] = None
+    text: NotNull[TextOptions] = None
     prompt: PromptReference | None = None
     metadata: Metadata | None = None
     parallel_tool_calls: bool | None = None
-    user: OrNull[str] = None
+    user: NotNull[str] = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
 

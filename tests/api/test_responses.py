@@ -307,7 +307,7 @@ def test_choices_that_search_are_taken(http: httpx.Client, corpus: Corpus, choic
 def test_the_store_of_the_alias_is_searched(http: httpx.Client, corpus: Corpus, provider: FakeOpenAI) -> None:
     http.post("/v1/vector_stores", json={"name": "another"})
     provider.chat(Say("Two hours [1]."), Say("Two hours [1]."))
-    body = created(http, model="helper", tools=None)
+    body = created(http, model="helper", tools=[])
     assert body["grounded"]
     answer = http.post(
         "/v1/chat/completions", json={"model": "helper", "messages": [{"role": "user", "content": QUESTION}]}
