@@ -96,7 +96,7 @@ LENIENT = "UpdateStoreFile.attributes required"
 """An update of ours may name permission tags alone, which the score counts as a problem."""
 
 
-@pytest.mark.parametrize("group", COMPLETE)
+@pytest.mark.parametrize("group", ["Files", "Vector Stores", "Embeddings", "Models"])
 def test_every_damage_is_found(pinned: dict[str, Any], ours: dict[str, Any], group: str) -> None:
     found = {place: score_group(pinned, spoilt, group).problems for place, spoilt in _spoilt(pinned, ours, group)}
     assert {place for place, problems in found.items() if not problems} <= {LENIENT}
