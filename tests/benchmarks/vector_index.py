@@ -354,6 +354,7 @@ def table() -> None:
     lines = [json.loads(line) for line in RECORD.read_text().splitlines()]
     what = ("data", "count", "variant", "share", "filter")
     newest = {tuple(line.get(key) for key in what): line for line in lines}
+    print("Made by `python -m tests.benchmarks.vector_index table`; machine and day of each line are in the `.jsonl`.")
     measured = ("variant", "built per s", "MB", "MB at most", "recall@10", "p50@10", "p95@10", "recall@100", "p50@100")
     for data in ("synthetic", "real"):
         for count in sorted({line["count"] for line in lines if line["data"] == data}):
