@@ -25,6 +25,8 @@ ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
     "shipping.md": {"topic": "shop", "year": 2024},
     "battery.md": {"topic": "lamp", "year": 2024, "public": True},
 }
+MODELS = ("extractive", "hasty", "helper", "narrow", "scripted", "small")
+"""Of the open server, see conftest."""
 
 
 class RunningServer:

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from api.app import check_binding, create_app
 from indexes.errors import ChangeRequest
 from rag.settings import ServerSettings, Settings
-from tests.api.running import DOCUMENTS, RunningServer, finished, refused, upload, wait_for
+from tests.api.running import DOCUMENTS, MODELS, RunningServer, finished, refused, upload, wait_for
 
 
 def _bound(host: str, key: str | None = None) -> Settings:
@@ -49,7 +49,7 @@ def test_health_and_status(http: httpx.Client) -> None:
 
 def test_models(http: httpx.Client) -> None:
     models = {model["id"]: model for model in http.get("/v1/models").json()["data"]}
-    assert set(models) == {"extractive", "helper", "scripted", "small"}
+    assert set(models) == set(MODELS)
     assert http.get("/v1/models/scripted").json() == models["scripted"]
     assert (models["scripted"]["object"], models["scripted"]["context_window"]) == ("model", 8192)
     refused(http.get("/v1/models/none"), 404, "model_not_found", "model")

@@ -9,7 +9,7 @@ import httpx
 import openai
 import pytest
 
-from tests.api.running import Corpus, RunningServer, finished, refused, wait_for
+from tests.api.running import MODELS, Corpus, RunningServer, finished, refused, wait_for
 from tests.fakes.openai_server import FakeOpenAI, Say, Status
 
 CHAT = "/v1/chat/completions"
@@ -175,7 +175,7 @@ def test_the_official_client_is_at_home(server: RunningServer, http: httpx.Clien
         assert client.vector_stores.files.retrieve(file.id, vector_store_id=store.id).status == "completed"
         hits = client.vector_stores.search(store.id, query="How does the otter sleep?")
         assert [hit.content[0].text for hit in hits] == ["The otter sleeps on its back."]
-        assert {model.id for model in client.models.list()} == {"extractive", "helper", "scripted", "small"}
+        assert {model.id for model in client.models.list()} == set(MODELS)
         stream = client.chat.completions.create(
             model="extractive",
             messages=[{"role": "user", "content": "How does the otter sleep?"}],
