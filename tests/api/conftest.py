@@ -23,8 +23,9 @@ def provider() -> Iterator[FakeOpenAI]:
 
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory, provider: FakeOpenAI) -> Iterator[RunningServer]:
-    """A server without a key that runs jobs; models `extractive` and `scripted`, `small` with a smaller window and
-    `helper` with a store of its own."""
+    """A server without a key that runs jobs. Its models: `extractive`, `scripted`, `small` with a smaller window,
+    `helper` with a store of its own, `narrow` with two places, one to wait in and a second of patience, and `hasty`,
+    which has a second for a whole answer."""
     scripted = {
         "provider": "openai",
         "model": "gpt-4o",
@@ -38,11 +39,13 @@ def server(tmp_path_factory: pytest.TempPathFactory, provider: FakeOpenAI) -> It
     }
     small = {**scripted, "window": 4096}
     helper = {**scripted, "vector_stores": ["help"]}
+    narrow = {**helper, "timeout": 1.0, "concurrent": 2, "waiting": 1}
+    hasty = {**helper, "answer_seconds": 1.0}
     settings = Settings(
         data=tmp_path_factory.mktemp("open"),
         embedder="toy-384",
         embedders={"short": {"provider": "toy", "model": "toy-256", "shortens": True}},
-        models={"scripted": scripted, "small": small, "helper": helper},
+        models={"scripted": scripted, "small": small, "helper": helper, "narrow": narrow, "hasty": hasty},
         ingest=IngestSettings(max_file_mb=1),
     )
     with RunningServer(settings, jobs=True) as running:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,8 +11,7 @@ import httpx
 import pytest
 
 from rag.models.queue import ModelQueue
-from rag.settings import Settings
-from tests.api.running import RunningServer, fill, refused, wait_for
+from tests.api.running import Corpus, RunningServer, refused, wait_for
 from tests.fakes.openai_server import Drop, Events, FakeOpenAI, Hang, Nonsense, Say, Status
 
 SECRET = "sk-canary-4711"
@@ -23,29 +21,12 @@ DOORS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningServer, FakeOpenAI]]:
-    """A server whose model has two places, one to wait in and a second of patience; `hasty` has one for an answer."""
-    with FakeOpenAI() as provider:
-        alias = {
-            "provider": "openai",
-            "model": "m",
-            "window": 8192,
-            "output_limit": 512,
-            "tokenizer": "o200k_base",
-            "base_url": provider.base_url,
-            "retries": 0,
-            "timeout": 1.0,
-            "concurrent": 2,
-            "waiting": 1,
-        }
-        models = {"narrow": alias, "hasty": {**alias, "answer_seconds": 1.0}}
-        settings = Settings(data=tmp_path_factory.mktemp("narrow"), embedder="toy-384", models=models)
-        with RunningServer(settings, jobs=True) as server:
-            with httpx.Client(base_url=server.url, timeout=30) as http:
-                fill(http, "help")
-                http.post("/v1/responses", json={**DOORS["/v1/responses"], "model": "narrow"})
-            yield server, provider
+@pytest.fixture
+def narrow(server: RunningServer, corpus: Corpus, provider: FakeOpenAI) -> tuple[RunningServer, FakeOpenAI]:
+    """The server and the provider, with what an answer needs opened and imported."""
+    answer = httpx.post(f"{server.url}/v1/responses", json={**DOORS["/v1/responses"], "model": "narrow"}, timeout=30)
+    assert answer.status_code == 200, answer.text
+    return server, provider
 
 
 def queue_of(server: RunningServer, model: str = "narrow") -> ModelQueue:
