@@ -6,25 +6,18 @@ given the question as it was asked.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections.abc import Sequence
-from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 from indexes.errors import RagError
 from indexes.words import content_words
 from rag.context import Message
-from rag.models import ModelAlias, Sampling
+from rag.models import ModelAlias
+from rag.models.brief import LONGEST, brief_answer
 from rag.models.registry import ModelRegistry
 from rag.prompt import STANDALONE, load_prompt, render
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
-    from rag.models import Delta
 
 TURNS = 6
 """Messages before the question that are looked at, at most."""
@@ -32,11 +25,6 @@ SHORT = 1
 """Content words up to which a question is taken to go on from the one before. See `tests.benchmarks.multi_turn`."""
 TURN_CHARACTERS = 1_000
 """Of an earlier message that the model is shown, its beginning."""
-OUTPUT_TOKENS = 96
-SECONDS = 8.0
-"""That the model may take for it, at most."""
-LONGEST = 1_000
-"""Characters of a standalone question."""
 
 _REFERS = re.compile(r"\b(?:it|its|they|them|their|theirs|he|him|his|she|her|hers|this|these|those)\b", re.IGNORECASE)
 """Words that stand for what was said. Not "that", "there" or "other": in questions these mostly do not, and a search
@@ -67,8 +55,7 @@ async def by_model(
 ) -> str | None:
     """The last question as the model rewrites it; None when it fails, is late, or says what cannot be a question."""
     try:
-        async with asyncio.timeout(SECONDS):
-            said = await _rewritten(messages, registry, alias, folders)
+        said = await brief_answer(registry, alias, _asked(messages, folders))
     except (RagError, TimeoutError) as error:
         log.warning("the model %r did not make the question standalone: %s", alias.name, error)
         return None
@@ -76,27 +63,12 @@ async def by_model(
     return text if 0 < len(text) <= LONGEST else None
 
 
-async def _rewritten(
-    messages: Sequence[Message], registry: ModelRegistry, alias: ModelAlias, folders: Sequence[Path]
-) -> str:
+def _asked(messages: Sequence[Message], folders: Sequence[Path]) -> tuple[Message, ...]:
     prompt = load_prompt("standalone", folders, STANDALONE)
     shown = render(
         prompt, "user", {"conversation": _shown(messages[:-1]), "question": messages[-1]["content"][:LONGEST]}
     )
-    asked: tuple[Message, ...] = (
-        {"role": "system", "content": prompt.sections["system"]},
-        {"role": "user", "content": shown},
-    )
-    sampling = Sampling(temperature=0.0, max_tokens=min(OUTPUT_TOKENS, alias.output_limit))
-    said = ""
-    async with registry.queue(alias).place():
-        stream = cast("AsyncGenerator[Delta, None]", registry.llm(alias).stream(asked, sampling))
-        async with aclosing(stream) as deltas:
-            async for delta in deltas:
-                said += delta.text
-                if len(said) > LONGEST:
-                    break
-    return said
+    return {"role": "system", "content": prompt.sections["system"]}, {"role": "user", "content": shown}
 
 
 def _shown(turns: Sequence[Message]) -> str:

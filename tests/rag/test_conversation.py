@@ -78,6 +78,6 @@ async def test_the_model_says_it_in_full_within_bounds(server: FakeOpenAI) -> No
 async def test_what_is_no_question_is_left_to_the_words(
     server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch, step: Any
 ) -> None:
-    monkeypatch.setattr(conversation, "SECONDS", 0.3)
+    monkeypatch.setattr("rag.models.brief.SECONDS", 0.3)
     server.chat(step)
     assert await asyncio.wait_for(rewritten(server, talk(FIRST, "Nine.", "Can it?")), 3) is None

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from rag import rewrite as module
 from rag.models.registry import ModelRegistry
 from rag.rewrite import LONGEST, rewrite
 from tests.fakes.openai_server import Drop, FakeOpenAI, Hang, Nonsense, Say, Status
@@ -54,7 +53,7 @@ async def test_a_model_that_fails_or_rambles_leaves_the_query_as_it_is(fake: Fak
 
 
 async def test_a_model_that_hangs_is_not_waited_for(fake: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SECONDS", 0.2)
+    monkeypatch.setattr("rag.models.brief.SECONDS", 0.2)
     fake.chat(Hang())
     registry = _registry(fake)
     assert await rewrite(registry, QUERY) == QUERY
