@@ -9,7 +9,6 @@ from fastapi import Depends
 from api.dependencies import OpenBackend, new_router, requires
 from api.schemas.common import ListOf, list_of, paging
 from api.schemas.keys import CreateKey, DeletedKey, KeyObject, NewKeyObject, UpdateKey, key_fields
-from indexes.errors import ChangeRequest
 from rag import keys
 from rag.access import Limits
 from rag.backend import Backend
@@ -17,9 +16,6 @@ from rag.catalog.keys import Key
 from rag.catalog.records import PageRequest
 
 router = new_router(tags=["keys"])
-
-NULLABLE = ("stores", "expires_at", "limits")
-"""Of a key, what may be taken away."""
 
 
 @router.post("/v1/keys", dependencies=[requires("admin")])
@@ -45,11 +41,7 @@ def get_key(key_id: str, backend: OpenBackend) -> KeyObject:
 @router.post("/v1/keys/{key_id}", dependencies=[requires("admin")])
 def update_key(key_id: str, body: UpdateKey, backend: OpenBackend) -> KeyObject:
     """Change what the request names. It holds at once in this process, within a second in others."""
-    changes = _values(body.model_dump(exclude_unset=True))
-    for name, value in changes.items():
-        if value is None and name not in NULLABLE:
-            raise ChangeRequest(f"{name!r} is never null: leave it out.", code="invalid_value", param=name)
-    return _key_object(backend, keys.update_key(backend, key_id, changes))
+    return _key_object(backend, keys.update_key(backend, key_id, _values(body.model_dump(exclude_unset=True))))
 
 
 @router.delete("/v1/keys/{key_id}", dependencies=[requires("admin")])

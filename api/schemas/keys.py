@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from api.schemas.common import Identifier, Name, RequestModel, ResponseModel, Tags
+from api.schemas.common import Identifier, Name, NotNull, RequestModel, ResponseModel, Tags
 from rag.access import Scope
 from rag.catalog.keys import Key
 
@@ -44,11 +44,11 @@ class CreateKey(RequestModel):
 class UpdateKey(RequestModel):
     """What is not named stays; null takes a list of stores, an end or the limits away."""
 
-    name: Name | None = None
-    scopes: Scopes | None = None
+    name: NotNull[Name] = None
+    scopes: NotNull[Scopes] = None
     vector_store_ids: Stores | None = None
-    permissions: Tags | None = None
-    may_delegate: bool | None = None
+    permissions: NotNull[Tags] = None
+    may_delegate: NotNull[bool] = None
     expires_at: Moment | None = None
     limits: LimitsObject | None = None
 
