@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from api.schemas.common import (
@@ -82,7 +90,18 @@ class OtherChunking(ResponseModel):
     type: Literal["other"] = "other"
 
 
-Chunking = Annotated[AutoChunking | StaticChunking, Field(discriminator="type")]
+def _known_strategy(value: Any, handler: ValidatorFunctionWrapHandler) -> AutoChunking | StaticChunking:
+    """An unknown type is the strategy's own fault, whatever it holds besides."""
+    try:
+        strategy: AutoChunking | StaticChunking = handler(value)
+    except ValidationError as error:
+        if error.errors()[0]["type"] in ("union_tag_invalid", "union_tag_not_found"):
+            raise PydanticCustomError("chunking_strategy", "its 'type' is 'auto' or 'static'") from error
+        raise
+    return strategy
+
+
+Chunking = Annotated[AutoChunking | StaticChunking, Field(discriminator="type"), WrapValidator(_known_strategy)]
 
 
 class ExpiresAfter(RequestModel):
@@ -174,6 +193,8 @@ class CreateFileBatch(RequestModel):
 
 class UpdateStoreFile(RequestModel):
     """The attributes that take the place of those that are there, or the permission tags; null is none of them."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     attributes: Attributes | None = None
     permissions: Tags | None = None

@@ -90,12 +90,17 @@ def run(cases: int, seed: int, folder: Path, kinds: tuple[str, ...], documents: 
                 leg.close()
 
 
-def recall(open_leg: Callable[[Corpus], Any], cases: int, seed: int, documents: int = 1000, k: int = 10) -> float:
-    """The share of the true k nearest under a filter that an approximate search finds; it must find as many.
-
-    The vectors lie in clusters, as those of texts do."""
+def recall(
+    open_leg: Callable[[Corpus], Any],
+    vectors: Callable[..., np.ndarray],
+    cases: int,
+    seed: int,
+    documents: int = 1000,
+    k: int = 10,
+) -> float:
+    """The share of the true k nearest under a filter that an approximate search finds; it must find as many."""
     rng = random.Random(seed)
-    corpus = random_corpus(rng, documents, clustered)
+    corpus = random_corpus(rng, documents, vectors)
     leg = open_leg(corpus)
     found, wanted = 0, 0
     for _ in range(cases):
@@ -216,12 +221,14 @@ def main() -> None:
         engines = ", ".join(["flat", "faiss", "tantivy", *(f"qdrant ({kind})" for kind in arguments.qdrant)])
         print(f"{arguments.cases} cases on {engines}: all as brute force says")
         with open_qdrant("engine", Path(folder) / "graph") as qdrant:
-            report("a graph", partial(open_graph, qdrant), arguments.cases, arguments.seed)
-    report("lists", open_lists, arguments.cases, arguments.seed)
+            report("a graph", partial(open_graph, qdrant), unit, arguments.cases, arguments.seed)
+    report("lists", open_lists, clustered, arguments.cases, arguments.seed)
 
 
-def report(what: str, open_leg: Callable[[Corpus], Any], cases: int, seed: int) -> None:
-    share = recall(open_leg, cases, seed)
+def report(
+    what: str, open_leg: Callable[[Corpus], Any], vectors: Callable[..., np.ndarray], cases: int, seed: int
+) -> None:
+    share = recall(open_leg, vectors, cases, seed)
     print(f"{cases} cases on {what} of 3,000 vectors: k found whenever k exist, recall@10 {share:.4f}")
     assert share >= 0.98
 

@@ -2,7 +2,7 @@
 
     python -m tests.campaigns.schema --cases 10000 --seed 1
 
-schemathesis generates them, valid and not, in all its phases and with all its default checks, of which two know more
+schemathesis generates them, valid and not, in all its phases and with all its default checks, of which four know more
 about this interface: see `schema_checks`.
 """
 
@@ -28,7 +28,12 @@ from tests.api.running import fill
 from tests.installations import one_process, running
 
 KEY = "sesame"
-REFINED = ("positive_data_acceptance", "ensure_resource_availability")
+REFINED = (
+    "positive_data_acceptance",
+    "negative_data_rejection",
+    "response_schema_conformance",
+    "ensure_resource_availability",
+)
 CHECKS = "tests.campaigns.schema_checks"
 
 

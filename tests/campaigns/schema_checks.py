@@ -7,9 +7,16 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import jsonschema
 import schemathesis
+from schemathesis.core.failures import AcceptedNegativeData
 from schemathesis.openapi.checks import EnsureResourceAvailability, RejectedPositiveData
-from schemathesis.specs.openapi.checks import ensure_resource_availability, positive_data_acceptance
+from schemathesis.specs.openapi.checks import (
+    ensure_resource_availability,
+    negative_data_rejection,
+    positive_data_acceptance,
+    response_schema_conformance,
+)
 
 BEYOND_THE_SCHEMA: Mapping[str, str] = {
     "ambiguous_name": "depends on how many stores have the name",
@@ -23,9 +30,15 @@ BEYOND_THE_SCHEMA: Mapping[str, str] = {
     "invalid_condition": "an operator of Dify's that filters do not have, or that does not take the value",
     "invalid_filter": "a filter too deep, or of too many nodes",
     "invalid_sampling": "a top_p of 0, which OpenAI's schema allows",
+    "invalid_value /v1/feedback": "a value or a label, not both, and null counts as left out",
+    "invalid_value file_ids": "`file_ids` or `files`, which OpenAI's schema leaves to words",
+    "invalid_value input.0.content.0.text": "OpenAI's schema allows a text of no character",
+    "invalid_value input.0.id": "OpenAI's schema allows an id of no character",
     "invalid_value name": "a name that looks like an id",
     "invalid_value only_if_absent": "it needs a name",
     "invalid_value chunking_strategy.static": "an overlap of more than half the size",
+    "invalid_value scopes": "a key for administrators has none of the other fields",
+    "invalid_value tools.0.ranking_options.hybrid_search": "OpenAI's schema allows both weights to be 0",
     "invalid_window": "depends on the model",
     "nothing_to_cancel": "depends on the document's state",
     "nothing_to_retry": "depends on the document's state",
@@ -35,11 +48,12 @@ BEYOND_THE_SCHEMA: Mapping[str, str] = {
     "unknown_prompt": "depends on the settings",
     "unknown_name": "depends on the settings: an embedder or a tokenizer that is not there",
     "unknown_filter_key": "depends on the attributes of the store's documents",
+    "unsupported_dimensions": "depends on the embedder",
     "unsupported_parameter": "an OpenAI field that nothing here acts on, with a value that asks for something",
     "vector_store_required": "depends on how many stores there are",
 }
-"""Codes of 400 (where one would say too much, with the field) that answer a request which fits the schema, and why the
-schema cannot say it."""
+"""Codes of 400 (where one would say too much, with the field or the path) that answer a request which fits the schema,
+and why the schema cannot say it."""
 
 
 THERE: Mapping[str, str] = json.loads(os.environ.get("SCHEMA_EXAMPLES", "{}"))
@@ -76,9 +90,38 @@ def accepted_or_named(ctx: schemathesis.CheckContext, response: schemathesis.Res
         positive_data_acceptance(ctx, response, case)
     except RejectedPositiveData:
         error = _error(response)
-        names = {error["code"], f"{error['code']} {error['param']}"}
+        names = {error["code"], f"{error['code']} {error['param']}", f"{error['code']} {case.operation.path}"}
         if response.status_code != 400 or not names & BEYOND_THE_SCHEMA.keys():
             raise
+
+
+@schemathesis.check
+def refused_or_too_large(
+    ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case
+) -> None:
+    """The default check that what does not fit the schema is refused; by its size as well, where that comes first."""
+    try:
+        negative_data_rejection(ctx, response, case)
+    except AcceptedNegativeData:
+        if response.status_code != 413:
+            raise
+
+
+@schemathesis.check
+def keeps_the_schema(ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case) -> None:
+    """The default check of what is answered; a stream's schema is, as in OpenAI's specification, that of the JSON which
+    each event carries, not of the event."""
+    if "text/event-stream" not in response.headers.get("content-type", [""])[0]:
+        response_schema_conformance(ctx, response, case)
+        return
+    document = case.operation.schema.raw_schema
+    said = document["paths"][case.operation.path][case.method.lower()]["responses"]["200"]["content"]
+    schema = said["text/event-stream"]["schema"] | {"components": document["components"]}
+    data = [line[6:] for line in response.content.decode().splitlines() if line.startswith("data: ")]
+    assert data
+    for event in data:
+        if event != "[DONE]":
+            jsonschema.Draft202012Validator(schema).validate(json.loads(event))
 
 
 @schemathesis.check

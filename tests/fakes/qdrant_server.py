@@ -15,6 +15,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from http.server import ThreadingHTTPServer
 from typing import Any, ClassVar
@@ -93,6 +94,10 @@ class FakeQdrant:
         self._server.server_close()
         self._thread.join(5)
         self.engine.close()
+
+    def quiet(self) -> AbstractContextManager[Any]:
+        """No request is served meanwhile: local mode fails whoever reads while another writes."""
+        return self._turn
 
     def serve(self, method: str, path: str, body: Any) -> Any:
         """The result of one request. Raises _Missing, and ValueError as the engine does."""

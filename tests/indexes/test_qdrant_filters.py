@@ -62,7 +62,7 @@ def test_what_has_no_order_is_refused() -> None:
 
 def test_a_graph_finds_k_whenever_there_are_k(tmp_path: Path) -> None:
     with open_qdrant("engine", tmp_path) as qdrant:
-        assert recall(partial(open_graph, qdrant), cases=100, seed=7) >= 0.98
+        assert recall(partial(open_graph, qdrant), unit, cases=100, seed=7) >= 0.98
 
 
 def all_of_nothing(compiled: Callable[..., Any], filter: Any) -> Any:

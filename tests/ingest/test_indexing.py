@@ -54,8 +54,10 @@ def found(backend: Backend, store: Store, question: str, **options: Any) -> list
 
 def points(engine: FakeQdrant) -> dict[int, dict[str, Any]]:
     """The payload of every point of every collection."""
-    collections = [collection.name for collection in engine.engine.get_collections().collections]
-    return {point.id: point.payload for name in collections for point in engine.engine.scroll(name, limit=10_000)[0]}
+    with engine.quiet():
+        collections = [collection.name for collection in engine.engine.get_collections().collections]
+        every = [point for name in collections for point in engine.engine.scroll(name, limit=10_000)[0]]
+    return {point.id: point.payload for point in every}
 
 
 def test_hidden_documents_are_neither_found_nor_counted(settings: Settings, engine: FakeQdrant) -> None:
