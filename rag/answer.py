@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Literal, cast
 
 from indexes.errors import ChangeRequest, RagError, TryLater
 from rag.citations import Citation, CitationFilter, RemovedMarker
+from rag.clock import Clock
 from rag.context import Context
 from rag.fence import visible
 from rag.json_answers import JsonCitationFilter
@@ -74,7 +74,7 @@ async def answer(
     tokenizer = open_tokenizer(alias.tokenizer)
     filtered = (JsonCitationFilter if merged.response_format else CitationFilter)(context.passages)
     said = _Said((merged.max_tokens or alias.output_limit) * CHARACTERS_PER_TOKEN)
-    clock = _Clock()
+    clock = Clock()
     try:
         async with registry.queue(alias).place():
             clock.mark("queue")
@@ -112,23 +112,6 @@ def _require_prose(sampling: Sampling, abstention: str) -> None:
             code="not_grounded",
             param="messages",
         )
-
-
-class _Clock:
-    """Seconds between marks."""
-
-    def __init__(self) -> None:
-        self.spent: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def mark(self, name: str) -> None:
-        now = time.perf_counter()
-        self.spent[name] = now - self._last
-        self._last = now
-
-    def mark_once(self, name: str) -> None:
-        if name not in self.spent:
-            self.mark(name)
 
 
 class _Said:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,6 +19,7 @@ from rag.catalog import chunks, seen
 from rag.catalog.chunks import StoredChunk
 from rag.catalog.records import Generation, Store
 from rag.catalog.stores import require_active
+from rag.clock import Clock
 from rag.context import Candidate
 from rag.embedders import Embedder
 from rag.fusion import Scored, best_first, fuse_rrf, fuse_scaled, merge_by_rank
@@ -97,7 +97,7 @@ def retrieve(backend: Backend, stores: Sequence[Store], question: str, options: 
     for store in stores:
         require_active(store)
     backend.activity.used(stores)
-    clock = _Clock()
+    clock = Clock()
     changes, factor = 0, 1
     while True:
         found, outcome = _retrieve(backend, stores, question, options, clock, factor)
@@ -110,7 +110,7 @@ def retrieve(backend: Backend, stores: Sequence[Store], question: str, options: 
 
 
 def _retrieve(
-    backend: Backend, stores: Sequence[Store], question: str, options: SearchOptions, clock: _Clock, factor: int
+    backend: Backend, stores: Sequence[Store], question: str, options: SearchOptions, clock: Clock, factor: int
 ) -> tuple[Retrieval, Outcome]:
     """The candidates out of `factor` times the usual depth, and whether they are all that there is to find."""
     settings = backend.settings.retrieval
@@ -166,17 +166,6 @@ def embed_question(embedder: Embedder, question: str) -> NDArray[np.float32]:
     vectors = embedder.embed_queries(pieces)
     mean = (vectors * np.array([[len(piece)] for piece in pieces], dtype=np.float32)).sum(axis=0)
     return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), dtype=np.float32)
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self.spent: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def mark(self, name: str) -> None:
-        now = time.perf_counter()
-        self.spent[name] = self.spent.get(name, 0.0) + now - self._last
-        self._last = now
 
 
 def _question_vector(backend: Backend, generation: Generation, question: str) -> NDArray[np.float32]:

@@ -57,6 +57,17 @@ def run(example: str, folder: Path, environment: dict[str, str], seconds: float)
     return done.stdout
 
 
+def surroundings(server: Server, home: Path) -> dict[str, str]:
+    """The environment of somebody who speaks to this server with these programs."""
+    return {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(MANUAL.parents[1]),
+        "RAG_URL": server.url,
+        "HOME": str(home),
+        "NO_PROXY": "*",
+    }
+
+
 def test_the_pages_are_these() -> None:
     assert {path.stem for path in MANUAL.glob("*.md")} == set(PAGES)
 
@@ -64,13 +75,7 @@ def test_the_pages_are_these() -> None:
 def test_getting_started_works_as_written(tmp_path: Path) -> None:
     server = Server(tmp_path / "data", free_port())
     server.start()
-    bin_folder = Path(sys.executable).parent
-    environment = {
-        "PATH": f"{bin_folder}:{os.environ['PATH']}",
-        "RAG_URL": server.url,
-        "HOME": str(tmp_path),
-        "NO_PROXY": "*",
-    }
+    environment = surroundings(server, tmp_path)
     work = tmp_path / "work"
     work.mkdir()
     try:
@@ -89,14 +94,7 @@ def test_getting_started_works_as_written(tmp_path: Path) -> None:
 def test_access_works_as_written(tmp_path: Path) -> None:
     server = Server(tmp_path / "data", free_port())
     server.start()
-    bin_folder = Path(sys.executable).parent
-    environment = {
-        "PATH": f"{bin_folder}:{os.environ['PATH']}",
-        "PYTHONPATH": str(MANUAL.parents[1]),
-        "RAG_URL": server.url,
-        "HOME": str(tmp_path),
-        "NO_PROXY": "*",
-    }
+    environment = surroundings(server, tmp_path)
     try:
         said = [run(example, tmp_path, environment, seconds=60) for example in examples("access", "sh")]
     finally:
