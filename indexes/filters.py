@@ -39,6 +39,8 @@ MOST_NODES = 500
 MOST_KEYS_NAMED = 20
 
 _Key = tuple[Literal["attribute", "tag"], str]
+_Counts = Callable[["_Column"], Sequence[int]]
+"""How many values of each kind a column has, among the rows in question."""
 
 
 @dataclass(frozen=True)
@@ -266,10 +268,10 @@ class AttributeTable:
         with self._lock:
             if not self._row_of:
                 return np.empty(0, dtype=np.int64)
-            there = self._there(filter)
+            there, counts = self._there(filter)
             if not there.any():
                 return np.empty(0, dtype=np.int64)
-            require_known(filter, partial(self._has, there), partial(self._held, there))
+            require_known(filter, partial(self._has, counts), partial(self._held, counts))
             allowed = self._mask(filter, len(there)) & there
             return np.sort(self._owners[: len(there)][allowed])
 
@@ -315,27 +317,26 @@ class AttributeTable:
                 mask |= column.equal((True,), rows)
         return mask
 
-    def _there(self, filter: Filter) -> Mask:
-        """The rows in use that a filter's own tags let through, where it is tags and something else: the others must
-        not be told by an error either."""
+    def _there(self, filter: Filter) -> tuple[Mask, _Counts]:
+        """The rows in use that a filter's own tags let through, where it is tags and something else, and how to count
+        a column's values among them: what the others hold must not be told by an error either."""
         there: Mask = self._owners[: len(self._row_of) + len(self._free)] > 0
-        for part in filter.filters if isinstance(filter, Compound) and filter.type == "and" else ():
-            if isinstance(part, AnyTag):
-                there &= self._tagged(part, len(there))
-        return there
+        parts = filter.filters if isinstance(filter, Compound) and filter.type == "and" else ()
+        tagged = [part for part in parts if isinstance(part, AnyTag)]
+        for part in tagged:
+            there &= self._tagged(part, len(there))
+        return there, (lambda column: column.counts_among(there)) if tagged else (lambda column: column.counts)
 
-    def _has(self, there: Mask, key: str, kind: int | None) -> bool:
+    def _has(self, counts: _Counts, key: str, kind: int | None) -> bool:
         column = self._columns.get(("attribute", key))
         if column is None:
             return False
-        counts = column.counts_among(there)
-        return sum(counts) > 0 if kind is None else counts[kind] > 0
+        held = counts(column)
+        return sum(held) > 0 if kind is None else held[kind] > 0
 
-    def _held(self, there: Mask) -> dict[str, list[int]]:
-        columns = (
-            (key, column.counts_among(there)) for (space, key), column in self._columns.items() if space == "attribute"
-        )
-        return {key: [kind for kind in _KIND_NAMES if counts[kind]] for key, counts in columns if sum(counts)}
+    def _held(self, counts: _Counts) -> dict[str, list[int]]:
+        held = {key: counts(column) for (space, key), column in self._columns.items() if space == "attribute"}
+        return {key: [kind for kind in _KIND_NAMES if mine[kind]] for key, mine in held.items() if sum(mine)}
 
 
 def checked_attribute(key: str, value: object) -> Scalar:
