@@ -20,7 +20,7 @@ from ingest.sandbox import ParserPool
 from ingest.split import ChunkSettings, ChunkSpan, embedding_text, split_document
 from rag.backend import Backend
 from rag.blobs import StoredBlob
-from rag.catalog import chunks, documents, stores, vectors
+from rag.catalog import chunks, documents, generations, stores, vectors
 from rag.catalog.chunks import NewChunk
 from rag.catalog.records import Document, Generation, State
 from rag.embedders import Embedder
@@ -118,7 +118,7 @@ class Pipeline:
 
     def _generation(self, document: Document) -> Generation:
         with self._backend.database.read() as connection:
-            return stores.live_generation(connection, document.store_id)
+            return generations.live_generation(connection, document.store_id)
 
     def _prepare_one(
         self, document: Document, generation: Generation, embedder: Embedder, settings: ChunkSettings

@@ -30,7 +30,7 @@ from indexes.keyword import KeywordEntry, KeywordIndex
 from indexes.vector import Ids
 from indexes.words import analyse
 from rag import snapshots
-from rag.catalog import changes, stores
+from rag.catalog import changes, generations, stores
 from rag.catalog.changes import Changes, ViewRows
 from rag.catalog.database import Database
 from rag.catalog.database import incarnation as read_incarnation
@@ -448,7 +448,7 @@ class Views:
         left = {folder.name: folder for folder in self._snapshots.iterdir()}
         # After the listing: a generation that is made meanwhile is not among what was left.
         with self._database.read() as connection:
-            known = {str(number) for number in stores.generation_ids(connection)}
+            known = {str(number) for number in generations.generation_ids(connection)}
         for name in left.keys() - known:
             shutil.rmtree(left[name], ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""Vector stores, their generations and the spaces that they live in."""
+"""Vector stores, their ways of splitting and the spaces that their vectors live in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from indexes.errors import ChangeRequest, NotThere
 from rag.access import Caller
 from rag.catalog import answered, schema, seen
 from rag.catalog.paging import page_rows
-from rag.catalog.records import DAY, Counts, Generation, Page, PageRequest, Store
+from rag.catalog.records import DAY, Counts, Page, PageRequest, Store
 from rag.spaces import Space
 
 _NAMED_IDS = 10
@@ -150,6 +150,7 @@ def delete_store(connection: Connection, store: Store) -> list[str]:
     spaces = sa.select(schema.generations.c.space_id).where(schema.generations.c.store_id == store.id)
     space_ids = list(connection.execute(spaces).scalars())
     for table in (
+        schema.generation_events,
         schema.generations,
         schema.file_batches,
         schema.documents,
@@ -235,46 +236,6 @@ def usage_bytes(connection: Connection, caller: Caller, store_ids: list[int]) ->
     return dict.fromkeys(store_ids, 0) | {store_id: int(size) for store_id, size in connection.execute(query)}
 
 
-def live_generation(connection: Connection, store_id: int) -> Generation:
-    """The generation that answers. Raises NotThere when the store is gone."""
-    row = connection.execute(_live_by_store(), {"id": store_id}).first()
-    if row is None:
-        raise NotThere("The vector store was deleted meanwhile.", code="vector_store_not_found")
-    return _generation(row)
-
-
-@cache
-def _live_by_store() -> sa.Select[Any]:
-    generations = schema.generations
-    mine = generations.c.store_id == sa.bindparam("id")
-    return sa.select(generations).where(mine, generations.c.state == "live")
-
-
-def create_generation(connection: Connection, store: Store, values: Mapping[str, Any]) -> Generation:
-    """Make a generation of a store; `values` are the columns that `Generation` names."""
-    row = {**values, "store_id": store.id, "tenant": store.tenant, "created_at": int(time.time())}
-    made = connection.execute(sa.insert(schema.generations).values(row)).inserted_primary_key
-    assert made is not None
-    query = sa.select(schema.generations).where(schema.generations.c.id == made[0])
-    return _generation(connection.execute(query).one())
-
-
-def generations_of(connection: Connection, store_id: int) -> list[Generation]:
-    """Every generation of a store."""
-    query = sa.select(schema.generations).where(schema.generations.c.store_id == store_id)
-    return [_generation(row) for row in connection.execute(query.order_by(schema.generations.c.id))]
-
-
-def all_generations(connection: Connection) -> list[Generation]:
-    """Every generation of every store and tenant."""
-    return [_generation(row) for row in connection.execute(sa.select(schema.generations))]
-
-
-def generation_ids(connection: Connection) -> list[int]:
-    """The numbers of all generations, of every store and tenant."""
-    return list(connection.execute(sa.select(schema.generations.c.id)).scalars())
-
-
 def ensure_chunk_set(connection: Connection, store_id: int, fingerprint: str, settings: Mapping[str, Any]) -> int:
     """The number of a store's chunk set with these settings, made if it is new."""
     sets = schema.chunk_sets.c
@@ -343,8 +304,3 @@ def _no_store(name: str) -> NotThere:
 
 def _store(row: Row[Any]) -> Store:
     return Store(**row._mapping)
-
-
-def _generation(row: Row[Any]) -> Generation:
-    values = {name: value for name, value in row._mapping.items() if name != "created_at"}
-    return Generation(**values)
