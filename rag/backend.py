@@ -22,7 +22,7 @@ from rag.blobs import place_of as blobs_place
 from rag.catalog import generations, stores
 from rag.catalog.database import Database, open_database
 from rag.catalog.engines import parse_url
-from rag.catalog.records import FOLLOWING, Generation, Store
+from rag.catalog.records import Generation, Store
 from rag.embedders import Embedder, EmbedderRegistry
 from rag.keys import Keys
 from rag.models.registry import EXTRACTIVE, ModelRegistry
@@ -159,7 +159,7 @@ class Backend:
                 found = generations.find_generation(connection, [store.id for store in asked], named)
                 if found is None:
                     raise generations.no_generation(named)
-                require_searchable(found)
+                generations.require_searchable(found)
             return [
                 (store, found)
                 if found is not None and found.store_id == store.id
@@ -202,17 +202,6 @@ class Backend:
             with self._lock:
                 self._spaces[space_id] = found
         return found
-
-
-def require_searchable(generation: Generation) -> None:
-    """Refuse a generation that is not kept up to date. Raises ChangeRequest (`generation_not_searchable`)."""
-    if generation.state not in FOLLOWING:
-        raise ChangeRequest(
-            f"The generation {generation.public_id} is {generation.state}: it is not searched. "
-            "Name another one, or none for the live one.",
-            code="generation_not_searchable",
-            param="generation",
-        )
 
 
 def _known_embedder(settings: Settings) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from indexes.errors import NotThere
+from indexes.errors import ChangeRequest, NotThere
 from rag.catalog import schema
-from rag.catalog.records import Generation, GenerationState, Store
+from rag.catalog.records import FOLLOWING, Generation, GenerationState, Place, Store
 
-_generations = schema.generations.c
+_generations, _stores = schema.generations.c, schema.stores.c
 
 
 def create_generation(connection: Connection, store: Store, values: Mapping[str, Any]) -> Generation:
@@ -73,9 +73,50 @@ def all_generations(connection: Connection, states: Sequence[GenerationState] | 
     return _listed(connection, states)
 
 
-def generation_ids(connection: Connection) -> list[int]:
-    """The numbers of all generations, of every store and tenant."""
-    return list(connection.execute(sa.select(_generations.id)).scalars())
+# ---- where they are --------------------------------------------------------------------------------------------------
+
+
+def require_searchable(generation: Generation) -> None:
+    """Refuse a generation that is not kept up to date. Raises ChangeRequest (`generation_not_searchable`)."""
+    if generation.state not in FOLLOWING:
+        raise ChangeRequest(
+            f"The generation {generation.public_id} is {generation.state}: it is not searched. "
+            "Name another one, or none for the live one.",
+            code="generation_not_searchable",
+            param="generation",
+        )
+
+
+def places(connection: Connection, numbers: Sequence[int]) -> dict[int, Place]:
+    """How far each of these generations is; those that are gone or not followed are left out."""
+    found: dict[int, Place] = {}
+    for start in range(0, len(numbers), 5_000):
+        rows = connection.execute(_places(), {"numbers": list(numbers[start : start + 5_000])})
+        found.update({row.id: Place(row.through, row.seq) for row in rows})
+    return found
+
+
+def require_place(connection: Connection, generation: Generation) -> Place:
+    """How far a generation is. Raises NotThere when its store is gone, and as `require_searchable` does."""
+    place = places(connection, [generation.id]).get(generation.id)
+    if place is None:
+        live_generation(connection, generation.store_id)
+        now = find_generation(connection, [generation.store_id], generation.public_id)
+        assert now is not None
+        require_searchable(now)
+        raise AssertionError
+    return place
+
+
+@cache
+def _places() -> sa.Select[Any]:
+    # Built once: each query asks.
+    through = sa.case((_generations.state == "live", _stores.seq), else_=_generations.filled_through)
+    return (
+        sa.select(_generations.id, through.label("through"), _stores.seq)
+        .join(schema.stores, _stores.id == _generations.store_id)
+        .where(_generations.id.in_(sa.bindparam("numbers", expanding=True)), _generations.state.in_(FOLLOWING))
+    )
 
 
 def _listed(

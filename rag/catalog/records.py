@@ -77,6 +77,15 @@ class Generation:
 
 
 @dataclass(frozen=True)
+class Place:
+    """How far a generation is to be followed in its store's change log: up to which number it has what was published,
+    and how long the log is."""
+
+    through: int
+    seq: int
+
+
+@dataclass(frozen=True)
 class File:
     """An uploaded original. `blob` is the SHA-256 of its bytes."""
 

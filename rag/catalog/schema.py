@@ -121,6 +121,7 @@ generations = _table(
     sa.Column("emptied", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.CheckConstraint("state IN ('building','ready','live','standby','retired','failed')", name="state"),
     sa.Index("uq_generations_public_id", "public_id", unique=True),
+    sa.Index(None, "store_id"),
     sa.Index(None, "worker_id"),
     sa.Index(
         "uq_generations_live",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cache
 from typing import Any
@@ -189,16 +189,6 @@ def next_seq(connection: Connection, store_id: int) -> int:
 def current_seq(connection: Connection, store_id: int) -> int | None:
     """The newest number of the store's change log, None when the store is gone."""
     found: int | None = connection.execute(_seq_by_id(), {"id": store_id}).scalar()
-    return found
-
-
-def current_seqs(connection: Connection, store_ids: Sequence[int]) -> dict[int, int]:
-    """The newest number of each of these stores' change logs; those that are gone are left out."""
-    rows = schema.stores.c
-    found: dict[int, int] = {}
-    for start in range(0, len(store_ids), 5_000):
-        query = sa.select(rows.id, rows.seq).where(rows.id.in_(store_ids[start : start + 5_000]))
-        found.update({row.id: row.seq for row in connection.execute(query)})
     return found
 
 

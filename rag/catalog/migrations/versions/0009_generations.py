@@ -34,7 +34,8 @@ def upgrade() -> None:
         op.add_column("generations", column)
     _name_all()
     op.create_index("uq_generations_public_id", "generations", ["public_id"], unique=True)
-    op.create_index(op.f("ix_generations_worker_id"), "generations", ["worker_id"])
+    for name in ("store_id", "worker_id"):
+        op.create_index(op.f(f"ix_generations_{name}"), "generations", [name])
     op.add_column("chunk_sets", sa.Column("tokenizer", sa.Text(), nullable=True))
     op.add_column("chunk_sets", sa.Column("token_limit", sa.Integer(), nullable=True))
     op.create_table(
@@ -60,7 +61,7 @@ def downgrade() -> None:
     op.drop_table("generation_events")
     for name in ("token_limit", "tokenizer"):
         op.drop_column("chunk_sets", name)
-    for name in (op.f("ix_generations_worker_id"), "uq_generations_public_id"):
+    for name in ("ix_generations_worker_id", "ix_generations_store_id", "uq_generations_public_id"):
         op.drop_index(name, "generations")
     for name in (
         "emptied",
