@@ -53,7 +53,7 @@ def _export(backend: Backend, store: Store, path: Path, tell: Progress) -> Count
         space, calibration = stores.get_space(connection, generation.space_id)
         counts = _tables(writer, connection, store, generation, space.dimension)
         _blobs(writer, backend, connection, store, tell)
-        settings = ChunkSettings(**stores.chunk_settings(connection, generation.chunk_set_id))
+        chunk_set = stores.get_chunk_set(connection, generation.chunk_set_id)
         writer.manifest(
             Manifest(
                 format="rag-store",
@@ -69,7 +69,7 @@ def _export(backend: Backend, store: Store, path: Path, tell: Progress) -> Count
                 space=archive.SpacePart(fingerprint=space.fingerprint, definition=space, calibration=calibration or {}),
                 embedder=archive.EmbedderPart(alias=generation.embedder, build=generation.build),
                 chunk_set=archive.ChunkSetPart(
-                    fingerprint=stores.chunk_fingerprint(connection, generation.chunk_set_id), settings=settings
+                    fingerprint=chunk_set.fingerprint, settings=ChunkSettings(**chunk_set.settings)
                 ),
                 counts=counts,
                 members=dict(writer.members),

@@ -98,7 +98,9 @@ def create_store(
         )
         values = {
             "space_id": space_id,
-            "chunk_set_id": stores.ensure_chunk_set(connection, store.id, split.fingerprint, asdict(split)),
+            "chunk_set_id": stores.ensure_chunk_set(
+                connection, store.id, split.fingerprint, asdict(split), opened.tokenizer.name, opened.limit
+            ),
             "embedder": alias,
             "build": opened.build,
             "vector_index": backend.settings.vector_index,

@@ -97,6 +97,8 @@ class Backend:
         self.traces = TraceWriter(self.database, settings)
         self.work_waiting = Event()
         """Set when documents were queued here, so that whoever runs the jobs need not wait for its next look."""
+        self.filling_waits = Event()
+        """Set when generations may lack something that was published here, likewise."""
         self._spaces: dict[int, tuple[Space, Calibration]] = {}
         self._lock = Lock()
 

@@ -43,6 +43,18 @@ class Store:
         return self.expires_at is not None and self.expires_at <= time.time()
 
 
+@dataclass(frozen=True)
+class ChunkSet:
+    """One way of splitting: see `schema.chunk_sets`."""
+
+    id: int
+    store_id: int
+    fingerprint: str
+    settings: Mapping[str, Any]
+    tokenizer: str | None
+    token_limit: int | None
+
+
 GenerationState = Literal["building", "ready", "live", "standby", "retired", "failed"]
 FOLLOWING: tuple[GenerationState, ...] = ("building", "ready", "live", "standby")
 """States in which a generation is to hold what its store does."""

@@ -16,7 +16,7 @@ from indexes.errors import ChangeRequest, NotThere
 from rag.access import Caller
 from rag.catalog import answered, schema, seen
 from rag.catalog.paging import page_rows
-from rag.catalog.records import DAY, Counts, Page, PageRequest, Store
+from rag.catalog.records import DAY, ChunkSet, Counts, Page, PageRequest, Store
 from rag.spaces import Space
 
 _NAMED_IDS = 10
@@ -226,29 +226,43 @@ def usage_bytes(connection: Connection, caller: Caller, store_ids: list[int]) ->
     return dict.fromkeys(store_ids, 0) | {store_id: int(size) for store_id, size in connection.execute(query)}
 
 
-def ensure_chunk_set(connection: Connection, store_id: int, fingerprint: str, settings: Mapping[str, Any]) -> int:
+def ensure_chunk_set(
+    connection: Connection,
+    store_id: int,
+    fingerprint: str,
+    settings: Mapping[str, Any],
+    tokenizer: str | None = None,
+    token_limit: int | None = None,
+) -> int:
     """The number of a store's chunk set with these settings, made if it is new."""
     sets = schema.chunk_sets.c
     query = sa.select(sets.id).where(sets.store_id == store_id, sets.fingerprint == fingerprint)
     found = connection.execute(query).scalar()
     if found is not None:
         return int(found)
-    values = {"store_id": store_id, "fingerprint": fingerprint, "settings": dict(settings)}
+    values = {
+        "store_id": store_id,
+        "fingerprint": fingerprint,
+        "settings": dict(settings),
+        "tokenizer": tokenizer,
+        "token_limit": token_limit,
+    }
     made = connection.execute(sa.insert(schema.chunk_sets).values(values)).inserted_primary_key
     assert made is not None
     return int(made[0])
 
 
-def chunk_settings(connection: Connection, chunk_set_id: int) -> dict[str, Any]:
-    """The settings that a chunk set was made with."""
-    query = sa.select(schema.chunk_sets.c.settings).where(schema.chunk_sets.c.id == chunk_set_id)
-    return dict(connection.execute(query).scalar_one())
+def get_chunk_set(connection: Connection, chunk_set_id: int) -> ChunkSet:
+    """A way of splitting."""
+    row = connection.execute(sa.select(schema.chunk_sets).where(schema.chunk_sets.c.id == chunk_set_id)).one()
+    return ChunkSet(**row._mapping)
 
 
-def chunk_fingerprint(connection: Connection, chunk_set_id: int) -> str:
-    """What names a way of splitting: its settings and the splitter's version."""
-    query = sa.select(schema.chunk_sets.c.fingerprint).where(schema.chunk_sets.c.id == chunk_set_id)
-    return str(connection.execute(query).scalar_one())
+def fix_chunk_set(connection: Connection, chunk_set_id: int, tokenizer: str, token_limit: int) -> None:
+    """Hold a chunk set that says nothing of them to the tokenizer and the limit of the embedder that has used it."""
+    mine = sa.and_(schema.chunk_sets.c.id == chunk_set_id, schema.chunk_sets.c.tokenizer.is_(None))
+    values = {"tokenizer": tokenizer, "token_limit": token_limit}
+    connection.execute(sa.update(schema.chunk_sets).where(mine).values(values))
 
 
 def ensure_space(connection: Connection, space: Space, calibration: Mapping[str, Any] | None = None) -> int:
