@@ -23,6 +23,8 @@ from typing import IO, Any
 
 from indexes.errors import RagError, TryLater
 from ingest import indexing
+from ingest.backfill import Backfill
+from ingest.background import Background
 from ingest.expiry import expire
 from ingest.importing import sweep_imports
 from ingest.intake import sweep, sweep_blobs
@@ -76,6 +78,7 @@ class Runner:
         self._worker: int | None = None
         self._workflow: Callable[[str], None] | None = None
         self._parsers: ParserPool | None = None
+        self._background: Background | None = None
         self._begun = 0
         self._settled = 0.0
         self._compared = 0.0
@@ -153,6 +156,9 @@ class Runner:
             self._tear_down()
             return False
         self.fault = None
+        backfill = Backfill(self._backend, lambda: self._worker or 0, lambda: self._pipeline.embeds, self._stop)
+        steps = (backfill.step, backfill.empty_step)
+        self._background = Background(steps, self._backend.background_waiting, self._stop)
         self.ready.set()
         return True
 
@@ -227,9 +233,9 @@ class Runner:
             self._running.add(batch)
         try:
             self._step("prepare", self._pipeline.prepare, batch)
-            self._step("embed", self._pipeline.embed, batch)
-            self._step("index", self._pipeline.index, batch)
-            self._step("publish", self._pipeline.publish, batch)
+            made_for = self._step("embed", self._pipeline.embed, batch)
+            made_for = self._step("index", self._pipeline.index, batch, made_for)
+            self._step("publish", self._pipeline.publish, batch, made_for)
         except Exception as error:  # every document ends, whatever happened
             if self._stop.is_set():
                 # With its database closed, DBOS cannot record an end: the workflow stays to be resumed.
@@ -242,13 +248,13 @@ class Runner:
                 self._running.discard(batch)
             self._backend.work_waiting.set()
 
-    def _step(self, name: str, work: Callable[[str], None], batch: str) -> None:
+    def _step(self, name: str, work: Callable[..., int | None], *given: str | int | None) -> int | None:
         from dbos import DBOS, StepOptions
 
-        def step() -> None:
+        def step() -> int | None:
             try:
                 with self._noticing_loss():
-                    work(batch)
+                    return work(*given)
             except Exception:
                 if self._stop.is_set():
                     # Recorded as the step's result it would be raised again at each resumption.
@@ -263,7 +269,7 @@ class Runner:
             "backoff_rate": 2.0,
             "should_retry": is_passing,
         }
-        DBOS.run_step(patient, step)
+        return DBOS.run_step(patient, step)
 
     def _look(self) -> None:
         """Begin what waits, as far as there is room, and deal with batches whose worker or workflow died."""
@@ -404,6 +410,8 @@ class Runner:
                     documents.isolate(connection, document.id, document.attempt)
 
     def _finish(self) -> None:
+        if self._background is not None:
+            self._background.join(STOP_WITHIN)
         self._tear_down()
         deadline = time.monotonic() + STOP_WITHIN
         while self._running and time.monotonic() < deadline:

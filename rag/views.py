@@ -23,18 +23,18 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
-from indexes import open_keyword_index, open_vector_index
-from indexes.errors import NotThere, RagError
+from indexes import REMOTE_INDEXES, open_keyword_index, open_vector_index
+from indexes.errors import RagError
 from indexes.filters import AnyTag, AttributeTable, Filter, permitted
 from indexes.keyword import KeywordEntry, KeywordIndex
 from indexes.vector import Ids
 from indexes.words import analyse
 from rag import snapshots
-from rag.catalog import changes, stores
+from rag.catalog import changes, generations
 from rag.catalog.changes import Changes, ViewRows
 from rag.catalog.database import Database
 from rag.catalog.database import incarnation as read_incarnation
-from rag.catalog.records import Generation
+from rag.catalog.records import FOLLOWING, Generation, Place
 from rag.fusion import Scored
 from rag.searchable import Scores, Statistics, Tags, both_legs
 from rag.seen_words import ChunkWords, Seen, bm25
@@ -42,6 +42,8 @@ from rag.spaces import Space
 
 FOLLOW_EVERY = 0.2
 """Seconds between two looks of the background thread at the change log."""
+WARM_EVERY = 1.0
+"""Seconds between two looks for generations that may soon be live, whose views are opened before they are."""
 
 BYTES_A_VIEW = 1 << 20
 BYTES_A_CHUNK = 350
@@ -71,6 +73,9 @@ class View:
         self.generation = generation
         self.space = space
         self.position = -1
+        """The number of the change log up to which it holds what was published."""
+        self.seen = -1
+        """And up to which it knows what was retired or changed: for a generation that is not live, a later one."""
         self.used = time.monotonic()
         """When somebody last asked for it."""
         self.behind_since: float | None = None
@@ -88,22 +93,28 @@ class View:
         self._start()
 
     def follow(self) -> None:
-        """Take in whatever the change log has beyond this view. Raises NotThere when the store is gone."""
+        """Take in whatever the change log has beyond this view. Raises NotThere when the store is gone, and
+        ChangeRequest (`generation_not_searchable`) when the generation is no longer followed."""
         with self._database.read() as connection:
-            seq = stores.current_seq(connection, self.generation.store_id)
-        if seq is None:
-            raise NotThere("The vector store was deleted meanwhile.", code="vector_store_not_found")
-        self.follow_to(seq)
+            place = self._place(connection)
+        self.follow_to(place)
 
-    def follow_to(self, seq: int) -> None:
-        """Take in everything up to this number at least, unless the view has been released."""
-        if seq > self.position:
+    def follow_to(self, place: Place) -> None:
+        """Take in everything up to this place at least, unless the view has been released."""
+        if self._lacks(place):
             if self.behind_since is None:
                 self.behind_since = time.monotonic()
             with self._changing:
-                if seq > self.position and not self.released:
+                if self._lacks(place) and not self.released:
                     self._catch_up()
         self.behind_since = None
+
+    def _lacks(self, place: Place) -> bool:
+        return place.through > self.position or place.seq > self.seen
+
+    def _place(self, connection: Connection) -> Place:
+        """How far the generation is now. Raises what `generations.require_place` does."""
+        return generations.require_place(connection, self.generation)
 
     def search(
         self, vector: Scores | None, words: str | None, condition: Filter | None, depth: int, tags: Tags
@@ -138,10 +149,10 @@ class View:
             return len(self), self.words.document_frequency(words)
         with self._changing:
             seen = self._seen.get(tags)
-            if seen is None or seen.position != self.position:
+            if seen is None or seen.position != (self.position, self.seen):
                 visible = self.allowed(AnyTag(tags))
                 assert visible is not None
-                seen = Seen(self.position, visible)
+                seen = Seen((self.position, self.seen), visible)
                 if len(self._seen) >= MOST_SEEN:
                     self._seen.clear()
                 self._seen[tags] = seen
@@ -223,9 +234,9 @@ class View:
     def _start(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
-        self.vectors = open_vector_index(
-            self.generation.vector_index, self.space.dimension, self._folder, self._snapshots / "vectors"
-        )
+        # By space: what was worked out over the vectors of one is not taken for another's.
+        shared = self._snapshots / f"vectors-{self.space.fingerprint[:16]}"
+        self.vectors = open_vector_index(self.generation.vector_index, self.space.dimension, self._folder, shared)
         self.attributes = AttributeTable()
         self._chunks_of: dict[int, tuple[int, Ids]] = {}
         self._owners: tuple[Ids, Ids] | None = None
@@ -251,15 +262,19 @@ class View:
         with self._database.read() as connection:
             incarnation = read_incarnation(connection)
         generation = self.generation
-        return snapshots.Origin(incarnation, generation.id, generation.chunk_set_id, generation.keyword_index)
+        return snapshots.Origin(
+            incarnation, generation.id, generation.chunk_set_id, self.space.fingerprint, generation.keyword_index
+        )
 
     def _catch_up(self) -> None:
         started, fresh = self.position >= 0, self._fresh
         self.position, before, self._fresh = -1, self.position, False
         with self._database.read() as connection:
-            news = changes.read_changes(connection, self.generation.store_id, before) if started else None
+            place = self._place(connection)
+            news = self._news(connection, before, place) if started else None
             if news is None:
-                self.position = self._build(connection) if fresh else self._build_anew(connection)
+                (self._build if fresh else self._build_anew)(connection, place)
+                self.position, self.seen = place.through, place.seq
                 return
             # First what is new: a search meanwhile finds either version of a document that was replaced.
             for rows in self._rows(connection, news.published):
@@ -270,14 +285,17 @@ class View:
         self.words.commit()
         self._owners = None
         # Only now: whatever failed above leaves a view that is built anew.
-        self.position = news.seq
+        self.position, self.seen = news.through, news.seq
 
-    def _build_anew(self, connection: Connection) -> int:
+    def _news(self, connection: Connection, before: int, place: Place) -> Changes | None:
+        return changes.read_changes(connection, self.generation.store_id, before, seen=self.seen, through=place.through)
+
+    def _build_anew(self, connection: Connection, place: Place) -> None:
         """Build beside what is there and change over: searches under way go on with what they began with."""
         aside = self._folder.with_name(f"{self.generation.id}-{secrets.token_hex(4)}")
         new = View(self._database, self.generation, self.space, aside, self._snapshots, self._chunk_words)
         try:
-            position = new._build(connection)
+            new._build(connection, place)
         except BaseException:
             new.release()
             raise
@@ -288,14 +306,11 @@ class View:
         # The old vectors are not closed, which would empty them: they go with the last search that holds them.
         old_words.close()
         shutil.rmtree(old_folder, ignore_errors=True)
-        return position
 
-    def _build(self, connection: Connection) -> int:
-        store = stores.get_store_by_id(connection, self.generation.store_id)
-        if store is None:
-            raise NotThere("The vector store was deleted meanwhile.", code="vector_store_not_found")
+    def _build(self, connection: Connection, place: Place) -> None:
         known = self._known
-        for rows in self._rows(connection, changes.visible_versions(connection, store.id)):
+        visible = changes.visible_versions(connection, self.generation.store_id, place.through)
+        for rows in self._rows(connection, visible):
             self._add(rows, self._texts(connection, rows.ids[~np.isin(rows.ids, known)]))
         gone = known[~np.isin(known, self._owned()[0])]
         self.words.remove(gone)
@@ -307,7 +322,6 @@ class View:
             self.attributes.set(document_id, attributes, tags.get(document_id, ()))
         self.words.commit()
         self._known = known[:0]
-        return store.seq
 
     def _rows(self, connection: Connection, version_ids: Sequence[int]) -> Iterator[ViewRows]:
         generation = self.generation
@@ -364,8 +378,10 @@ class Views:
         folder: Path,
         space_of: Callable[[Generation], Space],
         most_bytes: int = 4 << 30,
+        warm: Callable[[Generation], object] = lambda _generation: None,
     ) -> None:
-        """Over `most_bytes` of memory, about, the views that were not asked for longest are let go."""
+        """Over `most_bytes` of memory, about, the views that were not asked for longest are let go. `warm` is called
+        with a generation that is ready to be live, once its view is open."""
         self._database = database
         self._most_bytes = most_bytes
         self._space_of = space_of
@@ -379,8 +395,13 @@ class Views:
         sweep_folders(folder)
         self._sweep_snapshots()
         self._owner = _own(self._folder)
-        self._thread = Thread(target=self._follow_all, name="views", daemon=True)
-        self._thread.start()
+        self._warm = warm
+        self._threads = [
+            Thread(target=self._follow_all, name="views", daemon=True),
+            Thread(target=self._warm_all, name="views-warm", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def get(self, generation: Generation) -> View:
         """The view of a generation, opened if need be and up to date with everything acknowledged so far."""
@@ -404,7 +425,8 @@ class Views:
     def close(self) -> None:
         """Stop following, close every view and remove the folder. Idempotent."""
         self._stop.set()
-        self._thread.join(timeout=10)
+        for thread in self._threads:
+            thread.join(timeout=10)
         with self._lock:
             views, self._views = list(self._views.values()), {}
         for view in views:
@@ -442,13 +464,13 @@ class Views:
             view.release()
 
     def _sweep_snapshots(self) -> None:
-        """Remove the snapshots of generations that are gone: nobody opens a view that would notice."""
+        """Remove the snapshots of generations that are gone or retired: nobody opens a view that would notice."""
         if not self._snapshots.is_dir():
             return
         left = {folder.name: folder for folder in self._snapshots.iterdir()}
         # After the listing: a generation that is made meanwhile is not among what was left.
         with self._database.read() as connection:
-            known = {str(number) for number in stores.generation_ids(connection)}
+            known = {str(found.id) for found in generations.all_generations(connection, FOLLOWING)}
         for name in left.keys() - known:
             shutil.rmtree(left[name], ignore_errors=True)
 
@@ -459,24 +481,51 @@ class Views:
                 continue
             try:
                 with self._database.read() as connection:
-                    newest = stores.current_seqs(connection, [view.generation.store_id for _, view in views])
+                    newest = generations.places(connection, [number for number, _ in views])
             except RagError as error:
                 log.warning("views lag: %s", error)
                 continue
             for number, view in views:
-                self._keep_up(number, view, newest.get(view.generation.store_id))
+                self._keep_up(number, view, newest.get(number))
             self._make_room()
 
-    def _keep_up(self, number: int, view: View, seq: int | None) -> None:
-        """Bring a view up to a number of its store; forget it when its store is gone."""
+    def _warm_all(self) -> None:
+        """Open the views of generations that are ready, where the live one of their store is open and there is room:
+        the first question after a promotion is to find them."""
+        said = ""
+        while not self._stop.wait(WARM_EVERY):
+            with self._lock:
+                views = {view.generation.store_id: view for view in self._views.values()}
+                open_ = set(self._views)
+                used = sum(view.memory() for view in self._views.values())
+            if not views:
+                continue
+            try:
+                with self._database.read() as connection:
+                    ready = generations.all_generations(connection, ("ready",), list(views))
+                for generation in ready:
+                    if generation.id in open_ or used + views[generation.store_id].memory() > self._most_bytes:
+                        continue
+                    if generation.vector_index not in REMOTE_INDEXES:
+                        self.get(generation)
+                    self._warm(generation)
+            except RagError as error:
+                if error.message != said:
+                    said = error.message
+                    log.warning("views that may soon be asked for are not opened: %s", error)
+            except Exception:  # the first question opens it then
+                log.exception("views that may soon be asked for are not opened")
+
+    def _keep_up(self, number: int, view: View, place: Place | None) -> None:
+        """Bring a view up to where its generation is; forget it when that is gone, or followed no more."""
         try:
-            if seq is None:
+            if place is None:
                 with self._lock:
                     self._views.pop(number, None)
                 view.release()
                 shutil.rmtree(self._snapshots / str(number), ignore_errors=True)
             else:
-                view.follow_to(seq)
+                view.follow_to(place)
             view.save_if_due()
         except RagError as error:
             log.warning("view of generation %d lags: %s", number, error)

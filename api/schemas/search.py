@@ -16,13 +16,15 @@ Query = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
 
 
 class Retrieving(RequestModel):
-    """How to retrieve; what is not named is the installation's setting."""
+    """How to retrieve; what is not named is as the generation and the installation are set. `generation` is the id of
+    one that is to be asked instead of its store's live one."""
 
     filters: Filters | None = None
     max_num_results: Annotated[int, Field(ge=1, le=50)] | None = None
     mode: Mode | None = None
     fusion: Fusion | None = None
     dense_weight: float | None = Field(default=None, ge=0, le=1)
+    generation: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
 
 
 class RankingOptions(RequestModel):
@@ -97,6 +99,7 @@ def search_options(request: Retrieving, threshold: float | None) -> SearchOption
         dense_weight=request.dense_weight,
         condition=None if request.filters is None else parse_filter(request.filters),
         min_relevance=threshold,
+        generation=request.generation,
     )
 
 

@@ -44,10 +44,30 @@ class Store:
 
 
 @dataclass(frozen=True)
-class Generation:
-    """One embedding space, one chunk set and one pair of indexes over a store."""
+class ChunkSet:
+    """One way of splitting: see `schema.chunk_sets`."""
 
     id: int
+    store_id: int
+    fingerprint: str
+    settings: Mapping[str, Any]
+    tokenizer: str | None
+    token_limit: int | None
+
+
+GenerationState = Literal["building", "ready", "live", "standby", "retired", "failed"]
+FOLLOWING: tuple[GenerationState, ...] = ("building", "ready", "live", "standby")
+"""States in which a generation is to hold what its store does."""
+FILLED: tuple[GenerationState, ...] = ("building", "ready", "standby")
+"""Those in which it is filled in the background: publishing fills the live one."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One embedding space, one chunk set and one pair of indexes over a store: see `schema.generations`."""
+
+    id: int
+    public_id: str
     store_id: int
     tenant: str
     space_id: int
@@ -56,7 +76,62 @@ class Generation:
     build: str
     vector_index: str
     keyword_index: str
-    state: str
+    settings: Mapping[str, Any]
+    state: GenerationState
+    paused: bool
+    error_code: str | None
+    error_message: str | None
+    filled_through: int
+    filled_within: int
+    characters_per_second: float | None
+    worker_id: int | None
+    created_at: int
+    changed_at: int
+    emptied: bool
+
+
+@dataclass(frozen=True)
+class Place:
+    """How far a generation is to be followed in its store's change log: up to which number it has what was published,
+    and how long the log is."""
+
+    through: int
+    seq: int
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What a generation lacks next: versions in the order in which they were published, and where it will stand in the
+    change log with them. `ends` when it will then lack nothing of what was there."""
+
+    version_ids: Sequence[int]
+    characters: int
+    through: int
+    within: int
+    ends: bool
+
+
+@dataclass(frozen=True)
+class Filled:
+    """How much of its store's visible documents a generation holds; `lag` counts the changes that it does not know."""
+
+    documents: int
+    documents_total: int
+    characters: int
+    characters_total: int
+    lag: int
+
+
+@dataclass(frozen=True)
+class GenerationEvent:
+    """What was done to a generation: see `schema.generation_events`."""
+
+    id: int
+    generation_id: int
+    event: str
+    caller: str
+    body: Mapping[str, Any]
+    created_at: int
 
 
 @dataclass(frozen=True)
