@@ -22,7 +22,7 @@ from threading import Event, Lock, Thread
 from typing import IO, Any
 
 from indexes.errors import RagError, TryLater
-from ingest import indexing
+from ingest import evaluations, indexing
 from ingest.expiry import expire
 from ingest.importing import sweep_imports
 from ingest.intake import sweep, sweep_blobs
@@ -33,6 +33,8 @@ from rag.catalog import batches, documents
 
 LOOK_EVERY = 0.25
 """Seconds between two looks at the queue when nobody rings."""
+EVALUATE_EVERY = 0.5
+"""Seconds between two looks at evaluations that wait."""
 SETTLE_EVERY = 5.0
 """Seconds between two looks at what the engines are still to be told, and at what has expired."""
 COMPARE_EVERY = 600.0
@@ -86,6 +88,7 @@ class Runner:
         """Why the jobs do not run here although no other process runs them; None when they do or need not."""
         self.ready = Event()
         """Set once the jobs run here."""
+        self._evaluating = Thread(target=self._evaluate_on, name="evaluations", daemon=True)
         self._thread = Thread(target=self._run, name="runner", daemon=True)
         self._thread.start()
 
@@ -185,6 +188,8 @@ class Runner:
         DBOS.launch()
         self._forget_ended()
         self._join()
+        if not self._evaluating.is_alive():
+            self._evaluating.start()
         if not self._alone:
             Thread(target=self._beat_on, name="heartbeat", daemon=True).start()
 
@@ -203,6 +208,17 @@ class Runner:
                 log.warning("a sign of life was not given: %s", error)
             except Exception:  # the next one may go through
                 log.exception("a sign of life was not given")
+
+    def _evaluate_on(self) -> None:
+        """Carry out evaluations beside the documents."""
+        while not self._stop.wait(EVALUATE_EVERY):
+            try:
+                while self._worker is not None and evaluations.step(self._backend, self._worker, self._stop.is_set):
+                    pass
+            except RagError as error:
+                log.warning("an evaluation is made later: %s", error)
+            except Exception:  # the next one may go through
+                log.exception("looking for evaluations failed")
 
     def _beat(self) -> None:
         """Say that we live, and give up those who no longer do. One who was given up joins again."""
@@ -405,6 +421,8 @@ class Runner:
 
     def _finish(self) -> None:
         self._tear_down()
+        if self._evaluating.is_alive():
+            self._evaluating.join(STOP_WITHIN)
         deadline = time.monotonic() + STOP_WITHIN
         while self._running and time.monotonic() < deadline:
             time.sleep(0.01)
