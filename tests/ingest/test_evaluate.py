@@ -29,7 +29,10 @@ from tests.fakes import counting_llm
 
 KETTLE = "# Kettles\n\nYou may return a kettle within thirty days of the sale.\n"
 LAMP = "# Lamps\n\nA lamp burns for nine evenings. It is charged in two hours.\n"
-PARCEL = "# Parcels\n\nThe boat to Norway leaves on Mondays. It carries every parcel.\n"
+PARCEL = (
+    "# Parcels\n\nThe boat to Norway leaves on Mondays. It carries every parcel, large or small, and comes back on "
+    "Thursdays with fish for the market and letters for the town hall.\n"
+)
 QUESTIONS = read_lines(
     [
         '{"id": "kettle", "question": "May I return a kettle?", "labels": [{"document": "kettle.md", "text": '
@@ -193,14 +196,14 @@ def test_a_noisy_embedder_trips_the_gate_and_the_way_back_passes(
 
 
 def test_a_scratch_store_has_the_same_documents_split_in_another_way(backend: Backend, store: Store) -> None:
-    chunking = {"type": "static", "static": {"max_chunk_size_tokens": 16, "chunk_overlap_tokens": 0}}
+    chunking = {"type": "static", "static": {"max_chunk_size_tokens": 32, "chunk_overlap_tokens": 0}}
     copy = fill_scratch(backend, store, embedder=None, chunking=None)
     assert sum(document.embedded for document in all_documents(backend, copy).values()) == 0
     scratch = fill_scratch(backend, store, embedder="toy-256", chunking=chunking)
     documents = all_documents(backend, scratch)
     assert documents.keys() == all_documents(backend, store).keys()
     assert {document.state for document in documents.values()} == {"completed"}
-    assert min(document.chunks_total for document in documents.values()) > 1
+    assert max(document.chunks_total for document in documents.values()) > 1
     assert fill_scratch(backend, store, embedder="toy-256", chunking=chunking).id == scratch.id
     (whole, split) = run(backend, QUESTIONS, [(Arm(name="a"), copy), (Arm(name="b"), scratch)])
     assert whole.left_out == split.left_out
