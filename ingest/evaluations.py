@@ -18,7 +18,7 @@ from rag.backend import Backend
 from rag.catalog import evaluations
 from rag.catalog.evaluations import Evaluation
 from rag.catalog.question_sets import QuestionSet
-from rag.catalog.records import Store
+from rag.catalog.records import Page, PageRequest, Store
 from rag.evaluation.questions import Question
 from rag.evaluation.rankings import measure
 from rag.prompt import load_prompt
@@ -46,6 +46,26 @@ def submit(backend: Backend, request: EvaluationRequest) -> Evaluation:
         return evaluations.add_evaluation(
             connection, backend.caller.tenant, [store.id for store in stores], fixed.model_dump(), total
         )
+
+
+def find(backend: Backend, public_id: str) -> Evaluation:
+    """An evaluation as it stands. Raises NotThere."""
+    with backend.database.read() as connection:
+        return evaluations.get_evaluation(connection, backend.caller.tenant, public_id)
+
+
+def list_evaluations(backend: Backend, page: PageRequest) -> Page[Evaluation]:
+    """All evaluations, one page of them. Raises ChangeRequest (`bad_cursor`)."""
+    with backend.database.read() as connection:
+        return evaluations.list_evaluations(connection, backend.caller.tenant, page)
+
+
+def delete(backend: Backend, public_id: str) -> Evaluation:
+    """Forget an evaluation; whoever is at it stops. Raises NotThere."""
+    with backend.database.write() as connection:
+        found = evaluations.get_evaluation(connection, backend.caller.tenant, public_id)
+        evaluations.delete_evaluation(connection, found)
+        return found
 
 
 def step(backend: Backend, worker: int, stopping: Callable[[], bool] = lambda: False) -> bool:

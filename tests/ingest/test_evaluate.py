@@ -16,6 +16,7 @@ from ingest.evaluate import Plan, result_of, run
 from ingest.evaluations import step, submit
 from ingest.scratch import fill_scratch
 from rag import question_sets
+from rag.ask import Ask, answer, prepare
 from rag.backend import Backend
 from rag.catalog import batches
 from rag.catalog import evaluations as rows
@@ -24,6 +25,7 @@ from rag.embedders import EMBEDDERS
 from rag.evaluation.gate import verdict
 from rag.evaluation.questions import Label, Question, read_lines
 from rag.settings import GateSettings
+from rag.traces import give_feedback
 from tests.backends import add_text, all_documents, open_backend, toy_settings, wait_until_idle
 from tests.fakes import counting_llm
 
@@ -56,7 +58,9 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
         "output_limit": 64,
         "tokenizer": "o200k_base",
     }
-    settings = toy_settings(tmp_path_factory.mktemp("evaluate"), retrieval__min_relevance=0.0).model_copy(
+    settings = toy_settings(
+        tmp_path_factory.mktemp("evaluate"), retrieval__min_relevance=0.0, traces__capture=True
+    ).model_copy(
         update={
             "embedders": {"noisy": {"provider": "noisy", "model": "toy-384"}},
             "models": {"counted": counted},
@@ -320,3 +324,34 @@ def test_versions_stay_as_they_are(backend: Backend) -> None:
     question_sets.delete(backend, second.public_id)
     assert question_sets.find(backend, "versions") == first
     assert question_sets.create(backend, "versions", lines).version == 3
+
+
+# ---- feedback --------------------------------------------------------------------------------------------------------
+
+
+async def test_feedback_becomes_questions(backend: Backend, store: Store) -> None:
+    async def told(question: str, *feedback: dict) -> str:
+        prepared = prepare(backend, Ask((store,), ({"role": "user", "content": question},), kind="response"))
+        async for _ in answer(backend, prepared):
+            pass
+        for said in feedback:
+            give_feedback(backend, prepared.trace_id, {"name": "n", **said})
+        return prepared.trace_id
+
+    up = await told("How long may I return a kettle?", {"value": True})
+    down = await told("How is a lamp charged?", {"value": 1}, {"label": "thumbs_down"})
+    right = await told("When does the boat leave?", {"value": False}, {"corrected_answer": "On Mondays."})
+    await told("HOW long may  I return a kettle?", {"label": "good"})
+    await told("What of fish?", {"value": 0.7}, {"label": "curt"})
+    found = question_sets.from_feedback(backend, store)
+    questions = {question.id: question for question in found.questions}
+    assert questions.keys() == {up, down, right}
+    (label,) = questions[up].labels
+    assert label.document == "kettle.md"
+    assert str(label.text) in KETTLE
+    assert not questions[down].judged
+    assert (questions[right].labels, questions[right].answers) == ((), ("On Mondays.",))
+    assert (found.without_text, found.without_thumb) == (0, 1)
+    made = question_sets.create(backend, "told", map(question_sets.as_line, found.questions))
+    (outcome,) = run(backend, question_sets.read(backend, made), [(Arm(name="a"), store)])
+    assert outcome.values["nDCG@10"] == {up: 1.0}
