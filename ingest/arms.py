@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rag.ask import Ask
 from rag.catalog.records import Store
@@ -20,11 +20,13 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 _Name = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Settings that somebody wrote: unknown names and wrong types are refused."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Arm(_Strict):
+class Arm(Strict):
     """One way of answering. What is not named is as the installation is set up; `vector_store_id` as the evaluation
     says. The model and what follows it matter only where answers are asked for."""
 
@@ -39,7 +41,7 @@ class Arm(_Strict):
     order: Order | None = None
     max_passages: Annotated[int, Field(ge=1, le=1_000)] | None = None
     window: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
-    prompt: _Name | None = None
+    prompt: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
     model: _Name | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -73,7 +75,7 @@ class Arm(_Strict):
         )
 
 
-class EvaluationRequest(_Strict):
+class EvaluationRequest(Strict):
     """What to compare: every arm with the first one, over a question set (by id, by name or as name@version), or one
     split of it. `measures` are of the ranking of documents, by their names in ir-measures; spans, contexts and answers
     are measured where the questions' labels allow it. With `answers`, each arm's model is asked."""
@@ -85,8 +87,9 @@ class EvaluationRequest(_Strict):
     measures: Annotated[list[_Name], Field(min_length=1, max_length=16)] = list(MEASURES)
     answers: bool = False
 
-    @model_validator(mode="after")
-    def _names_differ(self) -> EvaluationRequest:
-        if len({arm.name for arm in self.arms}) < len(self.arms):
+    @field_validator("arms")
+    @classmethod
+    def _names_differ(cls, arms: list[Arm]) -> list[Arm]:
+        if len({arm.name for arm in arms}) < len(arms):
             raise ValueError("each arm has a name of its own")
-        return self
+        return arms

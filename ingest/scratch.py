@@ -29,7 +29,7 @@ def fill_scratch(
     *,
     embedder: str | None,
     chunking: Mapping[str, Any] | None,
-    tell: Callable[[int], None] = lambda _ended: None,
+    tell: Callable[[int, int], None] = lambda _ended, _total: None,
 ) -> Store:
     """A store of the same files, sources and permissions with another embedder (an alias), another chunking or both.
 
@@ -47,7 +47,7 @@ def fill_scratch(
         intake.attach(backend, scratch, group)
     left = [document for document in _documents(backend, scratch) if document.source not in sources]
     intake.delete_documents(backend, left)
-    await_end(backend, scratch, tell)
+    await_end(backend, scratch, lambda ended: tell(ended, len(sources)))
     return scratch
 
 

@@ -113,7 +113,7 @@ def test_one_whose_labels_name_nothing_fails_by_name(http: httpx.Client, corpus:
     ("fields", "status", "code", "param"),
     [
         ({"arms": []}, 400, "invalid_value", "arms"),
-        ({"arms": [{"name": "a"}, {"name": "a"}]}, 400, "invalid_value", None),
+        ({"arms": [{"name": "a"}, {"name": "a"}]}, 400, "invalid_value", "arms"),
         ({"arms": [{"name": "a", "fusion": "none"}]}, 400, "invalid_value", "arms.0.fusion"),
         ({"question_set": "none"}, 404, "question_set_not_found", "question_set_id"),
         ({"measures": ["none"]}, 400, "unknown_measure", "measures"),
