@@ -23,6 +23,7 @@ from api.routes import (
     context,
     dify,
     embeddings,
+    evaluations,
     file_batches,
     files,
     folders,
@@ -31,6 +32,7 @@ from api.routes import (
     keys,
     mcp,
     models,
+    question_sets,
     responses,
     search,
     store_files,
@@ -76,7 +78,7 @@ def create_app(settings: Settings, *, jobs: bool = True, warm: bool = True) -> F
     install_handlers(app)
     stores = (files, vector_stores, store_files, file_batches, folders, generations)
     answers = (search, context, chat, responses, traces, embeddings, models)
-    served: tuple[ModuleType, ...] = (*stores, *answers, keys, dify)
+    served: tuple[ModuleType, ...] = (*stores, *answers, question_sets, evaluations, keys, dify)
     if settings.server.mcp:
         served += (mcp,)
     for module in (health, *(served if role != "worker" else ())):

@@ -31,6 +31,13 @@ class Mode(StrEnum):
     keyword = "keyword"
 
 
+class Split(StrEnum):
+    """Of a question set."""
+
+    dev = "dev"
+    test = "test"
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Url = Annotated[
     str | None,
@@ -127,7 +134,9 @@ eval_app = typer.Typer(help="Measure retrieval.", no_args_is_help=True, rich_mar
 app.add_typer(stores_app, name="stores")
 app.add_typer(generations_app, name="generations")
 app.add_typer(keys_app, name="keys")
+questions_app = typer.Typer(help="Keep question sets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(eval_app, name="eval")
+eval_app.add_typer(questions_app, name="questions")
 
 
 @command(app)
@@ -442,6 +451,76 @@ def eval_beir(
         limit_documents=limit_documents,
         keep=keep,
     )
+
+
+@command(eval_app, name="compare")
+def eval_compare(
+    call: Call,
+    store: Store,
+    questions: Annotated[str, typer.Option(metavar="SET", help="A question set: NAME, NAME@VERSION or id.")],
+    a: Annotated[str, typer.Option(metavar="SETTINGS", help="As it is now, say: mode=dense,candidates=50.")] = "",
+    b: Annotated[str, typer.Option(metavar="SETTINGS", help="What is compared with it.")] = "",
+    split: Annotated[Split | None, typer.Option(help="Only these questions.")] = None,
+    measure: Annotated[list[str] | None, typer.Option(help="Of rankings, as nDCG@10 (repeatable).")] = None,
+    answers: Annotated[bool, typer.Option("--answers", help="Ask the models too, and measure their answers.")] = False,
+) -> None:
+    """Compare two ways of answering on your own questions."""
+    from api.commands import compare
+
+    compare.run(call, store, questions, (a, b), split=split and split.value, measures=measure, answers=answers)
+
+
+@command(eval_app, name="experiment")
+def eval_experiment(
+    call: Call,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What to try: TOML or JSON.")],
+    out: Annotated[Path | None, typer.Option(help="The folder of the report [experiment-NAME].")] = None,
+    tracker: Annotated[list[str] | None, typer.Option(help="Besides jsonlines: mlflow, wandb (repeatable).")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the scratch stores.")] = False,
+) -> None:
+    """Try every combination of settings on a question set; a table, JSON and an HTML report come of it."""
+    from api.commands import experiment
+
+    experiment.run(call, file, out, trackers=tracker or [], keep=keep)
+
+
+@command(questions_app, name="import")
+def import_questions(
+    call: Call,
+    path: Annotated[Path, typer.Argument(metavar="PATH", readable=False, help="JSON lines, or a folder as BEIR's.")],
+    name: Annotated[str, typer.Option(help="The set's name; one that is there gets another version.")],
+    dev_share: Annotated[float, typer.Option(min=0, max=1, help="Of questions without a split of their own.")] = 0.5,
+) -> None:
+    """Keep questions as a set."""
+    from api.commands import questions
+
+    questions.import_set(call, path, name, dev_share)
+
+
+@command(questions_app, name="list")
+def list_questions(call: Call) -> None:
+    """List question sets in all their versions."""
+    from api.commands import questions
+
+    questions.list_sets(call)
+
+
+@command(questions_app, name="export")
+def export_questions(
+    call: Call, questions: Annotated[str, typer.Argument(metavar="SET", help="NAME, NAME@VERSION or id.")]
+) -> None:
+    """Print a question set as JSON lines."""
+    from api.commands import questions as commands
+
+    commands.export_set(call, questions)
+
+
+@command(questions_app, name="from-feedback")
+def questions_from_feedback(call: Call, store: Store) -> None:
+    """Print candidates for a set, as JSON lines, out of what people thought of answers."""
+    from api.commands import questions
+
+    questions.from_feedback(call, store)
 
 
 @command(app)

@@ -161,6 +161,38 @@ class Client:
         """Let a key be good for nothing."""
         return self._call("DELETE", f"/v1/keys/{_segment(key_id)}")
 
+    # Evaluation
+
+    def question_sets(self) -> Iterator[Json]:
+        """Every version of every question set, oldest first."""
+        return self._pages("/v1/question_sets", {})
+
+    def create_question_set(self, name: str, lines: bytes, dev_share: float) -> Json:
+        """A question set out of JSON lines, or the next version of the one of this name."""
+        query = {"name": name, "dev_share": str(dev_share)}
+        headers = {"Content-Type": "application/jsonl"}
+        return self._call("POST", "/v1/question_sets", params=query, content=lines, headers=headers)
+
+    def question_set_lines(self, name: str) -> str:
+        """A question set as JSON lines."""
+        with reachable():
+            answer = self._http.get(f"/v1/question_sets/{_segment(name)}/export")
+            if answer.is_error:
+                raise _error(answer)
+            return answer.text
+
+    def feedback_questions(self, store: str) -> Json:
+        """Candidates for a question set out of feedback."""
+        return self._call("GET", f"/v1/vector_stores/{_segment(store)}/feedback_questions")
+
+    def create_evaluation(self, body: Json) -> Json:
+        """Queue an evaluation."""
+        return self._call("POST", "/v1/evaluations", json=body)
+
+    def evaluation(self, evaluation_id: str) -> Json:
+        """An evaluation as it stands."""
+        return self._call("GET", f"/v1/evaluations/{_segment(evaluation_id)}")
+
     # Questions
 
     def search(self, store: str, body: Json) -> Json:

@@ -1,6 +1,6 @@
 """Requests that the interface's documentation shows, by operation and by what each does. They run as they stand over
-the store `manual` of `rag serve --with-manual`, where the ids of a file, a key and a trace are replaced by those of
-some that are there, and that of a generation by one that is ready."""
+the store `manual` of `rag serve --with-manual`, where the ids of a file, a key, a trace and an evaluation, the name of a
+question set and the id of a generation that is ready are replaced by those of some that are there."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ FILE = "file-example"
 KEY = "key_example"
 TRACE = "trace_example"
 GENERATION = "gen_example"
+QUESTIONS = "helpdesk"
+EVALUATION = "eval_example"
 PATH_EXAMPLES: Mapping[str, str] = {
     "vector_store_id": STORE,
     "file_id": FILE,
     "key_id": KEY,
     "generation_id": GENERATION,
     "model": "extractive",
+    "question_set_id": QUESTIONS,
+    "evaluation_id": EVALUATION,
 }
 QUESTION = "Which file formats can be ingested?"
 _NOT_A_DRAFT = {
@@ -114,6 +118,24 @@ EXAMPLES: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("post", "/v1/feedback"): {
         "a thumb": {"trace_id": TRACE, "name": "helpful", "value": True},
         "a word": {"trace_id": TRACE, "name": "verdict", "label": "outdated", "comment": "The fee was raised."},
+    },
+    ("post", "/v1/evaluations"): {
+        "two ways of searching": {
+            "vector_store_id": STORE,
+            "question_set": QUESTIONS,
+            "arms": [{"name": "hybrid"}, {"name": "words alone", "mode": "keyword"}],
+        },
+        "with answers": {
+            "vector_store_id": STORE,
+            "question_set": QUESTIONS,
+            "split": "dev",
+            "measures": ["nDCG@10", "R@20"],
+            "answers": True,
+            "arms": [
+                {"name": "few passages", "model": "extractive", "max_passages": 3},
+                {"name": "many passages", "model": "extractive", "max_passages": 12},
+            ],
+        },
     },
     ("post", "/v1/keys"): {
         "for a bot": {"name": "helpdesk", "scopes": ["query"], "permissions": ["support"]},

@@ -12,28 +12,29 @@ import json
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import sqlalchemy as sa
 
-from indexes.errors import ChangeRequest, RagError, TryLater
-from ingest import intake
+from indexes.errors import ChangeRequest, TryLater
+from ingest import evaluate, intake
+from ingest.arms import Arm
+from ingest.evaluate import Plan
 from ingest.runner import Runner
+from ingest.scratch import await_end
 from rag.backend import Backend
 from rag.catalog import documents, files, schema, stores
 from rag.catalog.records import Store
-from rag.metrics import Measured, measure
-from rag.retrieve import Mode, SearchOptions, retrieve
+from rag.evaluation.questions import Label, Question, split_of
+from rag.evaluation.rankings import Measured, measure
+from rag.retrieve import Mode
 from rag.settings import Settings
 
 MEASURES = ("nDCG@10", "R@100", "RR@10")
-DOCUMENTS_PER_QUERY = 100
 _GROUP = 128
 _START_SECONDS = 120.0
-_STALL_SECONDS = 900.0
-_LOOK_EVERY = 0.1
 
 Progress = Callable[[str, int, int], None]
 """Told the stage (`ingest`, `query`), how much of it is done and how much there is."""
@@ -155,6 +156,22 @@ def read_beir(folder: Path, limit_documents: int | None = None) -> Dataset:
     )
 
 
+def read_questions(folder: Path, dev_share: float) -> list[Question]:
+    """The questions of a folder with their judgements as labels: a document's id in the set is its source in a store
+    that was filled with it. Raises as `read_beir` does."""
+    queries = {_field(row, "_id", at): _field(row, "text", at) for at, row in _json_lines(folder / "queries.jsonl")}
+    qrels, _ = _read_qrels(folder, queries, None)
+    return [
+        Question(
+            id_,
+            queries[id_],
+            split_of(id_, dev_share),
+            tuple(Label(name, max(grade, 0)) for name, grade in judged.items()),
+        )
+        for id_, judged in qrels.items()
+    ]
+
+
 def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
     for where, text in _lines(path):
         try:
@@ -239,7 +256,7 @@ def ingest_corpus(backend: Backend, store: Store, corpus: Sequence[CorpusLine], 
     for start in range(0, len(corpus), _GROUP):
         _put(backend, store, corpus[start : start + _GROUP])
         progress("ingest", _ended(backend, store), len(corpus))
-    _await_end(backend, store, lambda done: progress("ingest", done, len(corpus)))
+    await_end(backend, store, lambda done: progress("ingest", done, len(corpus)))
     return _figures(backend, store, time.perf_counter() - started)
 
 
@@ -257,23 +274,6 @@ def _ended(backend: Backend, store: Store) -> int:
     with backend.database.read() as connection:
         counts = stores.count_documents(connection, backend.caller, [store.id])[store.id]
     return counts.total - counts.in_progress
-
-
-def _await_end(backend: Backend, store: Store, tell: Callable[[int], None]) -> None:
-    state, moved = (-1, -1), time.monotonic()
-    while True:
-        ended = _ended(backend, store)
-        tell(ended)
-        with backend.database.read() as connection:
-            waiting = documents.count_waiting(connection)
-            vectors = connection.execute(sa.select(sa.func.sum(schema.documents.c.embedded))).scalar() or 0
-        if not waiting:
-            return
-        if (ended, vectors) != state:
-            state, moved = (ended, vectors), time.monotonic()
-        if time.monotonic() - moved > _STALL_SECONDS:
-            raise TryLater(f"Ingestion stands still with {waiting} documents to go.", code="stalled")
-        time.sleep(_LOOK_EVERY)
 
 
 def _figures(backend: Backend, store: Store, seconds: float) -> IngestFigures:
@@ -296,42 +296,15 @@ def ask_all(
 ) -> tuple[dict[str, list[str]], QueryFigures]:
     """Every question's documents, best first by their best chunk, at most 100; and how long a query took."""
     names = _names(backend, store)
-    options = SearchOptions(mode=mode)
-    retrieve(backend, [store], "Warm up: open the view, load the model.", options)
-    run: dict[str, list[str]] = {}
-    whole, beyond = [], []
-    for query, text in dataset.queries.items():
-        started = time.perf_counter()
-        try:
-            timings = retrieve(backend, [store], text, options).timings
-        except ChangeRequest as error:
-            raise _about(query, error) from error
-        spent = time.perf_counter() - started
-        whole.append(spent * 1000)
-        beyond.append((spent - timings.get("embed", 0.0)) * 1000)
-        run[query] = [names[number] for number in rank_documents(backend, store, text, options, DOCUMENTS_PER_QUERY)]
-        progress("query", len(run), len(dataset.queries))
+    arm = Arm(name=dataset.name, mode=mode)
+    plan = Plan(MEASURES, contexts=False)
+    asked = [Question(id_, text, "test") for id_, text in dataset.queries.items()]
+    (outcome,) = evaluate.run(backend, asked, [(arm, store)], plan, lambda done, of: progress("query", done, of))
+    run = {id_: [names[number] for number in ranked] for id_, ranked in outcome.rankings.items()}
+    whole, beyond = (outcome.milliseconds[name] for name in ("retrieval", "retrieval_beyond_embedding"))
     return run, QueryFigures(*np.percentile(whole, [50, 95]).tolist(), *np.percentile(beyond, [50, 95]).tolist())
 
 
-def rank_documents(backend: Backend, store: Store, question: str, options: SearchOptions, most: int) -> list[int]:
-    """Document numbers by their best chunk, best first: chunks are fetched until there are `most` or no more come."""
-    limit = most
-    while True:
-        deeper = replace(options, limit=limit, depth=limit)
-        candidates = retrieve(backend, [store], question, deeper).candidates
-        ranked = list(dict.fromkeys(candidate.document_id for candidate in candidates))
-        if len(ranked) >= most or len(candidates) < limit:
-            return ranked[:most]
-        limit *= 2
-
-
 def _names(backend: Backend, store: Store) -> dict[int, str]:
-    rows = schema.documents.c
     with backend.database.read() as connection:
-        query = sa.select(rows.id, rows.source).where(rows.store_id == store.id)
-        return {int(number): str(source) for number, source in connection.execute(query)}
-
-
-def _about(query: str, error: RagError) -> ChangeRequest:
-    return ChangeRequest(f"The question {query!r} of the set cannot be asked: {error.message}", code="bad_dataset")
+        return {one.document_id: one.source for one in documents.named_texts(connection, backend.caller, store)}

@@ -22,7 +22,7 @@ from threading import Event, Lock, Thread
 from typing import IO, Any
 
 from indexes.errors import RagError, TryLater
-from ingest import indexing
+from ingest import evaluations, indexing
 from ingest.backfill import Backfill
 from ingest.background import Background
 from ingest.expiry import expire
@@ -78,7 +78,7 @@ class Runner:
         self._worker: int | None = None
         self._workflow: Callable[[str], None] | None = None
         self._parsers: ParserPool | None = None
-        self._background: Background | None = None
+        self._background: list[Background] = []
         self._begun = 0
         self._settled = 0.0
         self._compared = 0.0
@@ -156,11 +156,18 @@ class Runner:
             self._tear_down()
             return False
         self.fault = None
-        backfill = Backfill(self._backend, lambda: self._worker or 0, lambda: self._pipeline.embeds, self._stop)
-        steps = (backfill.step, backfill.empty_step)
-        self._background = Background(steps, self._backend.background_waiting, self._stop)
+        self._begin_background()
         self.ready.set()
         return True
+
+    def _begin_background(self) -> None:
+        backfill = Backfill(self._backend, lambda: self._worker or 0, lambda: self._pipeline.embeds, self._stop)
+        filling = backfill.step, backfill.empty_step
+        self._background = [
+            Background(filling, self._backend.background_waiting, self._stop),
+            # Apart: one evaluation may take minutes.
+            Background([self._evaluate], Event(), self._stop),
+        ]
 
     def _tell(self, fault: Exception) -> None:
         """Keep a fault for whoever asks, and log the first of its kind."""
@@ -209,6 +216,9 @@ class Runner:
                 log.warning("a sign of life was not given: %s", error)
             except Exception:  # the next one may go through
                 log.exception("a sign of life was not given")
+
+    def _evaluate(self) -> bool:
+        return evaluations.step(self._backend, self._worker or 0, self._stop.is_set)
 
     def _beat(self) -> None:
         """Say that we live, and give up those who no longer do. One who was given up joins again."""
@@ -410,8 +420,8 @@ class Runner:
                     documents.isolate(connection, document.id, document.attempt)
 
     def _finish(self) -> None:
-        if self._background is not None:
-            self._background.join(STOP_WITHIN)
+        for background in self._background:
+            background.join(STOP_WITHIN)
         self._tear_down()
         deadline = time.monotonic() + STOP_WITHIN
         while self._running and time.monotonic() < deadline:

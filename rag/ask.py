@@ -96,8 +96,8 @@ async def prepare_with_model(backend: Backend, ask: Ask) -> Prepared:
     return replace(prepared, started=started, timings={"rewrite": rewriting, **prepared.timings})
 
 
-def prepare(backend: Backend, ask: Ask) -> Prepared:
-    """Retrieve and pack; no model is called.
+def prepare(backend: Backend, ask: Ask, retrieval: Retrieval | None = None) -> Prepared:
+    """Retrieve and pack; no model is called. With a `retrieval` that was made for the same search, pack alone.
 
     Raises ChangeRequest when there is no question, or it does not fit the window, or the window is larger than
     the model's own (`invalid_window`), and NotThere for an unknown model or prompt.
@@ -109,7 +109,7 @@ def prepare(backend: Backend, ask: Ask) -> Prepared:
     prompt = load_prompt(ask.prompt or alias.prompt, _folders(backend))
     query = ask.query or (question if backend.settings.conversation.rewrite == "off" else by_words(ask.messages))
     search = replace(ask.search, limit=ask.search.limit or backend.settings.context.candidates, min_relevance=None)
-    retrieval = retrieve(backend, ask.stores, query, search)
+    retrieval = retrieval or retrieve(backend, ask.stores, query, search)
     retrieved = time.perf_counter()
     sources = _Sources(backend, retrieval)
     context = pack(

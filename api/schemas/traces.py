@@ -12,21 +12,24 @@ Source = Literal["human", "llm_judge", "code"]
 
 
 class FeedbackRequest(RequestModel):
-    """What somebody, or something, thinks of an answer: a `value` or a `label` under a name."""
+    """What somebody, or something, thinks of an answer: a `value` or a `label` under a name, or the answer that it
+    should have been."""
 
     trace_id: Identifier
     name: Name
     value: Annotated[float, Field(allow_inf_nan=False)] | bool | None = None
     label: Annotated[str, StringConstraints(min_length=1, max_length=256), NoNul] | None = None
     comment: LongText | None = None
+    corrected_answer: Annotated[LongText, StringConstraints(min_length=1)] | None = None
     source: Source = "human"
     idempotency_key: Annotated[str, StringConstraints(min_length=1, max_length=256), NoNul] | None = None
     """The same key makes the same feedback once, however often it is sent; also as the header `Idempotency-Key`."""
 
     @model_validator(mode="after")
     def _one_of_them(self) -> FeedbackRequest:
-        if (self.value is None) == (self.label is None):
-            raise ValueError("send either 'value' or 'label'")
+        judged = (self.value is not None) + (self.label is not None)
+        if judged > 1 or (not judged and self.corrected_answer is None):
+            raise ValueError("send either 'value' or 'label', or a 'corrected_answer'")
         return self
 
 
@@ -41,6 +44,7 @@ class FeedbackObject(ResponseModel):
     value: bool | float | None = None
     label: str | None = None
     comment: str | None = None
+    corrected_answer: str | None = None
     source: Source
 
 

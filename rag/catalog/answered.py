@@ -21,13 +21,17 @@ TABLES = (schema.responses, schema.traces)
 
 def owner(caller: Caller, store_ids: Iterable[int]) -> dict[str, Any]:
     """The columns of a row that say who it is for."""
-    stores = "".join(f"{number}," for number in sorted(set(store_ids)))
     return {
         "tenant": caller.tenant,
         "key_id": caller.key_id,
         "permissions": _permissions(caller),
-        "stores": f",{stores}",
+        "stores": as_text(store_ids),
     }
+
+
+def as_text(store_ids: Iterable[int]) -> str:
+    """Numbers of stores as a row holds them: ",1,2,"."""
+    return "," + "".join(f"{number}," for number in sorted(set(store_ids)))
 
 
 def find(connection: Connection, table: sa.Table, caller: Caller, public_id: str) -> Row[Any] | None:
@@ -58,7 +62,7 @@ def may_use(caller: Caller, stores: str) -> bool:
 
 def forget_store(connection: Connection, store_id: int) -> None:
     """Take out whatever stands on a store."""
-    for table in TABLES:
+    for table in (*TABLES, schema.evaluations):
         connection.execute(sa.delete(table).where(table.c.stores.like(f"%,{store_id},%")))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -22,6 +22,18 @@ from rag.catalog.stores import next_seq
 from rag.context import Scalar
 
 _documents, _versions = schema.documents.c, schema.versions.c
+
+
+@dataclass(frozen=True)
+class NamedText:
+    """A document by everything that names it, and its text that answers, if any does."""
+
+    document_id: int
+    source: str
+    file_id: str
+    answering_file_id: str | None
+    text_blob: str | None
+    characters: int | None
 
 
 def put_document(
@@ -144,6 +156,26 @@ def list_documents(
         query = query.where(_documents.state.in_(states))
     rows, more = page_rows(connection, query, _documents.id, schema.files.c.public_id, page)
     return Page([_document(row) for row in rows], more)
+
+
+def named_texts(connection: Connection, caller: Caller, store: Store) -> list[NamedText]:
+    """Every document of a store that the caller may see, whatever its state."""
+    newest, answering = schema.files.alias(), schema.files.alias()
+    query = (
+        sa.select(
+            _documents.id.label("document_id"),
+            _documents.source,
+            newest.c.public_id.label("file_id"),
+            answering.c.public_id.label("answering_file_id"),
+            _versions.text_blob,
+            _versions.characters,
+        )
+        .join(newest, newest.c.id == _documents.file_id)
+        .outerjoin(schema.versions, sa.and_(_versions.document_id == _documents.id, schema.ANSWERS))
+        .outerjoin(answering, answering.c.id == _versions.file_id)
+        .where(_documents.store_id == store.id, seen.newest_documents(connection, caller))
+    )
+    return [NamedText(**row._mapping) for row in connection.execute(query.order_by(_documents.id))]
 
 
 def find_attribute(

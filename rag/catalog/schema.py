@@ -407,3 +407,58 @@ feedback = _table(
     sa.UniqueConstraint("trace_id", "idempotency_key"),
 )
 """What was thought of the answer of a trace."""
+
+question_sets = _table(
+    "question_sets",
+    _id(),
+    sa.Column("public_id", sa.String(40), nullable=False, unique=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("dev_share", sa.Double, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("deleted_at", sa.BigInteger),
+    sa.UniqueConstraint("tenant", "name", "version"),
+)
+"""Versions of question sets. None is ever changed; of a deleted one the row stays, so that its number is not given
+again. `dev_share` is what its splits were made with, `size` its number of questions."""
+
+questions = _table(
+    "questions",
+    _id(),
+    sa.Column("question_set_id", Id, sa.ForeignKey("question_sets.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("split", sa.String(8), nullable=False),
+    sa.Column("line", sa.Text, nullable=False),
+    sa.CheckConstraint("split IN ('dev','test')", name="split"),
+    sa.Index(None, "question_set_id", "split"),
+)
+"""`line` is the question as `rag.evaluation.questions` reads and writes it."""
+
+evaluations = _table(
+    "evaluations",
+    _id(),
+    sa.Column("public_id", sa.String(40), nullable=False, unique=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("stores", sa.Text, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("worker_id", Id),
+    sa.Column("request", Json, nullable=False),
+    sa.Column("result", Json),
+    sa.Column("done", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("total", sa.Integer, nullable=False),
+    sa.Column("error_code", sa.String(32)),
+    sa.Column("error_message", sa.Text),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("ended_at", sa.BigInteger),
+    sa.CheckConstraint("state IN ('queued','running','completed','failed')", name="state"),
+    sa.CheckConstraint("(state = 'failed') = (error_code IS NOT NULL)", name="failed_says_why"),
+    sa.Index(None, "tenant"),
+    sa.Index(None, "state"),
+)
+"""Comparisons of arms over a question set, and the queue of those to be made:
+
+    queued -> running -> completed | failed
+
+A running one is its worker's; when that one is no longer among `workers`, whoever comes takes it over. `stores` are the
+numbers of the stores that it stands on, as in `rag.catalog.answered`. `done` of `total` counts questions."""

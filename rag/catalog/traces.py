@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import sqlalchemy as sa
@@ -61,6 +62,25 @@ def feedback_of(connection: Connection, trace: Trace) -> list[Feedback]:
     """What was thought of a trace's answer, oldest first."""
     query = sa.select(_feedback).where(_feedback.c.trace_id == trace.id).order_by(_feedback.c.id)
     return [_one(row) for row in connection.execute(query)]
+
+
+def judged_traces(connection: Connection, tenant: str, store_id: int) -> Iterator[tuple[Trace, list[Feedback]]]:
+    """A tenant's traces of questions to this store that somebody judged, oldest first, with the judgements."""
+    query = (
+        sa.select(
+            _traces,
+            _feedback.c.public_id.label("feedback_id"),
+            _feedback.c.body.label("said"),
+            _feedback.c.created_at.label("said_at"),
+        )
+        .join(_feedback, _feedback.c.trace_id == _traces.c.id)
+        .where(_traces.c.tenant == tenant, _traces.c.stores.like(f"%,{store_id},%"))
+        .order_by(_traces.c.id, _feedback.c.id)
+    )
+    for _, rows in groupby(connection.execute(query), key=lambda row: row.id):
+        row, *others = rows
+        said = [Feedback(one.feedback_id, one.said, one.said_at) for one in (row, *others)]
+        yield Trace(row.id, row.public_id, row.created_at, row.body), said
 
 
 def add_feedback(

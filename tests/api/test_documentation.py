@@ -12,7 +12,7 @@ import pytest
 
 from api.app import create_app
 from api.openapi import ERRORS
-from api.openapi_examples import EXAMPLES, FILE, KEY, PATH_EXAMPLES, STORE, TRACE
+from api.openapi_examples import EXAMPLES, FILE, KEY, PATH_EXAMPLES, QUESTIONS, STORE, TRACE
 from rag.settings import Settings
 from tests.api.running import Corpus, RunningServer, fill, upload
 
@@ -41,6 +41,9 @@ def manual(server: RunningServer) -> Iterator[Corpus]:
     """The store that the examples speak of."""
     with httpx.Client(base_url=server.url, timeout=30) as http:
         corpus = fill(http, STORE)
+        line = {"question": "How long does a full battery last?", "labels": [{"document": corpus.files["battery.md"]}]}
+        line["split"] = "dev"
+        assert http.post("/v1/question_sets", params={"name": QUESTIONS}, content=json.dumps(line)).status_code == 200
         yield corpus
         http.delete(f"/v1/vector_stores/{corpus.store}")
 

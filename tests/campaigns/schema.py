@@ -23,7 +23,7 @@ from typing import Any
 
 import httpx
 
-from api.openapi_examples import FILE, STORE
+from api.openapi_examples import FILE, QUESTIONS, STORE
 from tests.api.running import fill
 from tests.installations import one_process, running
 
@@ -59,6 +59,8 @@ def run(url: str, folder: Path, seed: int, *options: str) -> Outcome:
     key = f"Bearer {KEY}"
     with httpx.Client(base_url=url, timeout=60, trust_env=False, headers={"Authorization": key}) as http:
         corpus = fill(http, STORE)
+        line = {"question": "How long lasts a battery?", "labels": [{"document": corpus.files["battery.md"]}]}
+        http.post("/v1/question_sets", params={"name": QUESTIONS}, content=json.dumps(line | {"split": "dev"}))
     there = {STORE: corpus.store, FILE: corpus.files["returns.md"]}
     report = folder / f"schemathesis-{seed}.json"
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", *options]

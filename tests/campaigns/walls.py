@@ -40,6 +40,7 @@ CLAIM_SECRET = "c" * 64
 OPEN = ("/healthz", "/readyz")
 TOPICS = ("salary", "kettle", "contract", "holiday", "merger", "router", "invoice")
 QUESTIONS = tuple(f"What do we know about the {topic}?" for topic in TOPICS)
+MEASURED = ("question_set", "evaluation")
 ASKING = ("search", "context", "completions", "responses", "embeddings", "retrieval")
 """Ends of paths whose POST changes nothing."""
 
@@ -88,6 +89,10 @@ class World:
     key_canaries: dict[str, str] = field(default_factory=dict)
     """By tenant: in the names of its keys, for administrators alone."""
     keys: dict[str, list[str]] = field(default_factory=dict)
+    measured: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(tenant, `question_set` or `evaluation`) to id."""
+    measured_canaries: dict[str, str] = field(default_factory=dict)
+    """By tenant: in its question set, for its administrators alone."""
     admins: dict[str, dict[str, str]] = field(default_factory=dict)
     attackers: list[Attacker] = field(default_factory=list)
 
@@ -95,11 +100,16 @@ class World:
         """Every canary that must not reach this caller."""
         hidden = [item.canary for item in self.items if not attacker.sees(item)]
         hidden += [c for (tenant, name), c in self.store_canaries.items() if not self.uses(attacker, tenant, name)]
+        hidden += [c for tenant, c in self.measured_canaries.items() if not self.measures(attacker, tenant)]
         return hidden + [c for tenant, c in self.key_canaries.items() if not self.manages(attacker, tenant)]
 
     def manages(self, attacker: Attacker, tenant: str) -> bool:
         """Whether a tenant's keys are there for a caller: for its administrators and the operator."""
         return attacker.tags is None and attacker.tenant in (tenant, OPERATORS)
+
+    def measures(self, attacker: Attacker, tenant: str) -> bool:
+        """Whether a tenant's question sets and evaluations are there for a caller: for its administrators."""
+        return attacker.tags is None and attacker.tenant == tenant
 
     def uses(self, attacker: Attacker, tenant: str, store: str) -> bool:
         """Whether a store is there for a caller."""
@@ -111,12 +121,17 @@ class World:
             return [item.file_id for item in self.items if not attacker.sees(item)]
         if kind == "store":
             return [id_ for (tenant, name), id_ in self.stores.items() if not self.uses(attacker, tenant, name)]
+        if kind in MEASURED:
+            measured = self.measured.items()
+            return [id_ for (tenant, of), id_ in measured if of == kind and not self.measures(attacker, tenant)]
         return [id_ for tenant, ids in self.keys.items() if not self.manages(attacker, tenant) for id_ in ids]
 
     def all_ids(self, kind: str) -> list[str]:
         """Every id of one kind."""
         if kind == "file":
             return [item.file_id for item in self.items]
+        if kind in MEASURED:
+            return [id_ for (_, of), id_ in self.measured.items() if of == kind]
         return list(self.stores.values()) if kind == "store" else [id_ for ids in self.keys.values() for id_ in ids]
 
 
@@ -172,6 +187,21 @@ def _fill(world: World, tenant: str) -> None:
             id_ = world.stores[tenant, store] = http.post("/v1/vector_stores", json=body).json()["id"]
             for number, tags in enumerate(all_tags):
                 _put(world, http, Item(tenant, store, f"{store}-{number}", tags, canary()), id_, number)
+        _measure(world, http, tenant)
+
+
+def _measure(world: World, http: httpx.Client, tenant: str) -> None:
+    word = world.measured_canaries[tenant] = canary()
+    label = next(item.file_id for item in world.items if item.tenant == tenant)
+    line = {"id": word, "question": f"What of {word}?", "labels": [{"document": label}], "answers": [word]}
+    made = http.post("/v1/question_sets", params={"name": f"questions of {word}"}, content=json.dumps(line))
+    assert made.status_code == 200, made.text
+    world.measured[tenant, "question_set"] = made.json()["id"]
+    body = {"vector_store_id": "handbook", "question_set": made.json()["id"], "arms": [{"name": word}]}
+    asked = http.post("/v1/evaluations", json=body)
+    assert asked.status_code == 200, asked.text
+    id_ = world.measured[tenant, "evaluation"] = asked.json()["id"]
+    wait_for(lambda: http.get(f"/v1/evaluations/{id_}").json()["status"] == "completed")
 
 
 def _put(world: World, http: httpx.Client, item: Item, store: str, number: int) -> None:
@@ -384,7 +414,9 @@ class Attack:
 
     def _query(self, name: str) -> str:
         if name in ("after", "before"):
-            return self._rng.choice([id_ for kind in ("file", "store", "key") for id_ in self._world.all_ids(kind)])
+            return self._rng.choice(
+                [id_ for kind in ("file", "store", "key", *MEASURED) for id_ in self._world.all_ids(kind)]
+            )
         other = self._rng.choice(["completed", "assistants"])
         return {"limit": "5", "order": self._rng.choice(["asc", "desc"])}.get(name, other)
 
@@ -428,6 +460,8 @@ class Attack:
         if name in ("vector_store_id", "vector_store_ids"):
             ids = rng.sample([*world.all_ids("store"), "handbook", "vault"], rng.randint(1, 2))
             return ids[0] if name == "vector_store_id" else ids
+        if name == "question_set":
+            return rng.choice(world.all_ids("question_set"))
         if name in ("query", "question", "input", "content", "text"):
             return rng.choice(QUESTIONS)
         if name == "messages":
@@ -460,6 +494,9 @@ class Attack:
                         told[of] = world.http.get(of, headers=headers).json()
                     whole = f"/v1/files/{item.file_id}/content"
                     told[whole] = world.http.get(whole, headers=headers).text
+        for (tenant, kind), id_ in world.measured.items():
+            path = f"/v1/{kind}s/{id_}" + ("/export" if kind == "question_set" else "")
+            told[path] = world.http.get(path, headers=world.admins[tenant]).text
         for tenant, ids in world.keys.items():
             for id_ in ids:
                 answer = world.http.get(f"/v1/keys/{id_}", headers=bearer(OPERATOR)).json()
@@ -472,6 +509,8 @@ def _without(told: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _kind(parameter: str) -> str:
+    if parameter.removesuffix("_id") in MEASURED:
+        return parameter.removesuffix("_id")
     return "file" if "file" in parameter else "store" if "store" in parameter else "key"
 
 

@@ -7,7 +7,8 @@ import math
 import pytest
 
 from indexes.errors import ChangeRequest
-from ingest.beir import CorpusLine, as_original, rank_documents, read_beir, run_beir
+from ingest.beir import CorpusLine, as_original, read_beir, run_beir
+from ingest.evaluate import rank_documents
 from ingest.loaders import loader_for
 from ingest.sniff import sniff
 from rag.backend import Backend
