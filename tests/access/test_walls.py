@@ -6,7 +6,6 @@ import base64
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,29 +34,12 @@ from tests.campaigns.walls import (
     claim,
     new_key,
     operations,
-    running_world,
 )
 
 WITHOUT_A_KEY = {"/healthz", "/readyz"}
 PAGE = "/docs"
 """Shows what `/openapi.json` says, to everybody with a key."""
 SEARCH = "/v1/vector_stores/{}/search"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("walls")
-
-
-@pytest.fixture(scope="module")
-def world(folder: Path) -> Iterator[World]:
-    with running_world(folder) as running:
-        yield running
-
-
-@pytest.fixture
-def http(world: World) -> httpx.Client:
-    return world.http
 
 
 def key_of(world: World, tenant: str, *scopes: str, **fields: Any) -> dict[str, str]:
@@ -69,7 +51,8 @@ def key_of(world: World, tenant: str, *scopes: str, **fields: Any) -> dict[str, 
 
 
 def test_every_route_says_who_may_call_it(tmp_path: Path) -> None:
-    routes = [context.original_route for context in iter_route_contexts(create_app(Settings(data=tmp_path)).routes)]
+    app = create_app(Settings(data=tmp_path, server=ServerSettings(mcp=True)))
+    routes = [context.original_route for context in iter_route_contexts(app.routes)]
     ours = [route for route in routes if isinstance(route, APIRoute)]
     assert len(ours) >= 30
     guards = [(route, [d for d in route.dependant.dependencies if isinstance(d.call, Requires)]) for route in ours]

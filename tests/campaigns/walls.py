@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,9 @@ def running_world(folder: Path) -> Iterator[World]:
     settings = Settings(
         data=folder,
         embedder="toy-384",
-        server=ServerSettings(api_key=SecretStr(OPERATOR), claim_secret=SecretStr(CLAIM_SECRET)),
+        server=ServerSettings(
+            api_key=SecretStr(OPERATOR), claim_secret=SecretStr(CLAIM_SECRET), mcp=find_spec("mcp") is not None
+        ),
     )
     with RunningServer(settings, jobs=True) as server, httpx.Client(base_url=server.url, timeout=60) as http:
         world = World(server.url, http)
