@@ -428,9 +428,9 @@ class Attack:
         if name in ("file_id", "file_ids"):
             id_ = rng.choice(world.hidden_ids(attacker, "file"))
             return id_ if name == "file_id" else [id_]
-        if name in ("vector_store_id", "vector_store_ids"):
+        if name in ("vector_store_id", "vector_store_ids", "knowledge_id"):
             ids = rng.sample([*world.all_ids("store"), "handbook", "vault"], rng.randint(1, 2))
-            return ids[0] if name == "vector_store_id" else ids
+            return ids if name == "vector_store_ids" else ids[0]
         if name in ("query", "question", "input", "content", "text"):
             return rng.choice(QUESTIONS)
         if name == "messages":
