@@ -72,7 +72,7 @@ def create_app(settings: Settings, *, jobs: bool = True, warm: bool = True) -> F
                 await anyio.to_thread.run_sync(runner.close)
             await backend.close()
 
-    app = FastAPI(title=TITLE, version=version("rag"), lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title=TITLE, version=version("rag"), lifespan=lifespan, openapi_url=None)
     install_handlers(app)
     stores = (files, vector_stores, store_files, file_batches, folders)
     answers = (search, context, chat, responses, traces, embeddings, models)
