@@ -35,11 +35,15 @@ class _Inner:
         return schema if self._shown_only or schema["type"] != "nullable" else schema["schema"]
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return handler(schema["schema"] if schema["type"] == "nullable" else schema)
+        described = handler(schema)
+        branches = [branch for branch in described.pop("anyOf", ()) if branch != {"type": "null"}]
+        return described | (branches[0] if len(branches) == 1 else {"anyOf": branches} if branches else {})
 
 
 NotNull = Annotated[Inner | None, _Inner(shown_only=False)]
 """Of a request: it may be left out, and null is refused."""
+OrNull = Annotated[Inner | None, _Inner(shown_only=True)]
+"""Of a body: it may be left out; null, which OpenAI's types do not have there and many clients send, says the same."""
 IfAny = Annotated[Inner | None, _Inner(shown_only=True), Field(exclude_if=lambda value: value is None)]
 """Of an answer: left out where there is none."""
 

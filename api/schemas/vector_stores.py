@@ -24,7 +24,7 @@ from api.schemas.common import (
     Metadata,
     Name,
     NoNul,
-    NotNull,
+    OrNull,
     RequestModel,
     ResponseModel,
     Tags,
@@ -116,11 +116,11 @@ class CreateVectorStore(RequestModel):
     (or id) if there is one and make it otherwise. A store that is there in another space than `embedder` is refused.
     """
 
-    name: NotNull[Annotated[str, StringConstraints(max_length=256), NoNul]] = None
-    description: NotNull[LongText] = None
-    file_ids: NotNull[Annotated[list[Identifier], Field(max_length=500)]] = None
-    chunking_strategy: NotNull[Chunking] = None
-    expires_after: NotNull[ExpiresAfter] = None
+    name: OrNull[Annotated[str, StringConstraints(max_length=256), NoNul]] = None
+    description: OrNull[LongText] = None
+    file_ids: OrNull[Annotated[list[Identifier], Field(max_length=500)]] = None
+    chunking_strategy: OrNull[Chunking] = None
+    expires_after: OrNull[ExpiresAfter] = None
     metadata: Metadata | None = None
     embedder: Identifier | None = None
     only_if_absent: bool = False
@@ -155,7 +155,7 @@ class CreateStoreFile(RequestModel):
 
     file_id: Identifier
     attributes: Attributes | None = None
-    chunking_strategy: NotNull[Chunking] = None
+    chunking_strategy: OrNull[Chunking] = None
     source: Annotated[str, StringConstraints(min_length=1, max_length=4_096), NoNul] | None = None
     owned: bool = False
     permissions: Tags | None = None
@@ -169,10 +169,10 @@ class CreateStoreFile(RequestModel):
 class CreateFileBatch(RequestModel):
     """Either `file_ids`, which `attributes` and `chunking_strategy` are for, or `files` with their own."""
 
-    file_ids: NotNull[Annotated[list[Identifier], Field(min_length=1, max_length=MOST_FILES)]] = None
-    files: NotNull[Annotated[list[CreateStoreFile], Field(min_length=1, max_length=MOST_FILES)]] = None
+    file_ids: OrNull[Annotated[list[Identifier], Field(min_length=1, max_length=MOST_FILES)]] = None
+    files: OrNull[Annotated[list[CreateStoreFile], Field(min_length=1, max_length=MOST_FILES)]] = None
     attributes: Attributes | None = None
-    chunking_strategy: NotNull[Chunking] = None
+    chunking_strategy: OrNull[Chunking] = None
 
     @model_validator(mode="after")
     def _one_of_them(self) -> CreateFileBatch:
