@@ -12,7 +12,7 @@ from typing import Literal, cast
 
 import anyio.to_thread
 
-from indexes.errors import ChangeRequest
+from indexes.errors import ChangeRequest, Unsupported
 from rag.answer import Answer, TextDelta
 from rag.answer import answer as answer_from
 from rag.backend import Backend
@@ -22,11 +22,12 @@ from rag.catalog.records import Store
 from rag.context import Context, Message
 from rag.conversation import by_model, by_words
 from rag.models import ModelAlias, Sampling
-from rag.models.registry import EXTRACTIVE, merge_sampling
+from rag.models.registry import EXTRACTIVE, ModelRegistry, merge_sampling
 from rag.pack import pack
 from rag.pack_settings import Order, PackSettings
 from rag.prompt import load_prompt
 from rag.retrieve import Retrieval, SearchOptions, retrieve
+from rag.tokenizers import BUILT_IN
 from rag.traces import row_of, trace_of
 
 Kind = Literal["context", "chat.completion", "response"]
@@ -57,7 +58,8 @@ class Ask:
     """Tokens of prompt and answer together, instead of the alias's own window, and within it unless a `tokenizer` is
     named."""
     tokenizer: str | None = None
-    """Count with another tokenizer than the alias's (for a model that is not in the registry)."""
+    """Count with another tokenizer than the alias's (for a model that is not in the registry): a built-in one, or that
+    of an alias by its name. Never a path: whether a file is there is not for a request to find out."""
     order: Order | None = None
     max_passages: int | None = None
 
@@ -104,7 +106,7 @@ def prepare(backend: Backend, ask: Ask) -> Prepared:
     """
     started = time.perf_counter()
     question, history = _question(ask.messages)
-    alias = _within(_alias(backend.models.get(ask.model), ask), backend.caller.limits.tokens_per_request)
+    alias = _within(_alias(backend.models, ask), backend.caller.limits.tokens_per_request)
     sampling = merge_sampling(alias, ask.sampling)
     prompt = load_prompt(ask.prompt or alias.prompt, _folders(backend))
     query = ask.query or (question if backend.settings.conversation.rewrite == "off" else by_words(ask.messages))
@@ -231,7 +233,8 @@ def _too_long(context: Context, alias: ModelAlias) -> ChangeRequest:
     )
 
 
-def _alias(alias: ModelAlias, ask: Ask) -> ModelAlias:
+def _alias(models: ModelRegistry, ask: Ask) -> ModelAlias:
+    alias = models.get(ask.model)
     changes: dict[str, object] = {}
     if ask.window is not None:
         if ask.tokenizer is None and ask.window > alias.window:
@@ -245,8 +248,21 @@ def _alias(alias: ModelAlias, ask: Ask) -> ModelAlias:
         changes["window"] = ask.window
         changes["output_limit"] = min(alias.output_limit, max(1, ask.window // 4))
     if ask.tokenizer is not None:
-        changes.update(tokenizer=ask.tokenizer, chat_template=None)
+        changes.update(tokenizer=_tokenizer(models, ask.tokenizer), chat_template=None)
     return replace(alias, **changes) if changes else alias  # type: ignore[arg-type]
+
+
+def _tokenizer(models: ModelRegistry, name: str) -> str:
+    """The tokenizer that a request names."""
+    named = {alias.name: alias.tokenizer for alias in models.aliases()} | {known: known for known in BUILT_IN}
+    if name not in named:
+        raise Unsupported(
+            f"No tokenizer is called {name!r}. Known are {', '.join(BUILT_IN)}, and those of the model aliases by the "
+            "alias's name.",
+            code="unknown_tokenizer",
+            param="tokenizer",
+        )
+    return named[name]
 
 
 def _within(alias: ModelAlias, tokens: int | None) -> ModelAlias:
