@@ -164,7 +164,8 @@ async def answer(backend: Backend, prepared: Prepared) -> AsyncGenerator[TextDel
 
 
 def _trace(backend: Backend, prepared: Prepared, said: Answer | None, fault: BaseException | None) -> None:
-    backend.traces.submit(row_of(backend.caller, prepared, trace_of(backend, prepared, said, fault)))
+    body = trace_of(backend, prepared, said, fault)
+    backend.traces.submit(row_of(backend.caller, prepared, body, capture=backend.settings.traces.capture))
 
 
 async def _standalone(backend: Backend, ask: Ask) -> str | None:

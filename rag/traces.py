@@ -225,7 +225,14 @@ def give_feedback(
         return traces.add_feedback(connection, backend.caller.tenant, trace, body, idempotency_key)
 
 
-def row_of(caller: Caller, prepared: Prepared, body: Mapping[str, Any]) -> dict[str, Any]:
+def row_of(caller: Caller, prepared: Prepared, body: Mapping[str, Any], *, capture: bool) -> dict[str, Any]:
     """A trace as it is written."""
     owner = answered.owner(caller, prepared.store_ids)
-    return {**owner, "public_id": prepared.trace_id, "created_at": int(time.time()), "body": dict(body)}
+    used = {passage.document_id for passage in prepared.context.passages} if capture else set()
+    return {
+        **owner,
+        "public_id": prepared.trace_id,
+        "created_at": int(time.time()),
+        "body": dict(body),
+        "documents": sorted(used),
+    }
