@@ -30,6 +30,7 @@ from api.schemas.common import (
     Tags,
 )
 from ingest.intake import NewDocument
+from rag.access import Caller
 from rag.catalog.records import ACTIVE, Counts, Document, File, FileBatch, State, Store
 from rag.context import Scalar
 from rag.listing import StoreSummary
@@ -270,12 +271,13 @@ class LastError(ResponseModel):
 
 
 class Progress(ResponseModel):
-    """How far ingestion is. `embedded` counts vectors that had to be computed."""
+    """How far ingestion is. `embedded` counts vectors that had to be computed. It is not there for who sees a part of
+    the tenant only: none to compute would tell that the same text stands in something that they may not see."""
 
     chunks_done: int
     chunks_total: int
-    embedded: int
-    embedded_tokens: int
+    embedded: IfAny[int] = None
+    embedded_tokens: IfAny[int] = None
 
 
 class StoreFileObject(ResponseModel):
@@ -362,8 +364,11 @@ def store_object(summary: StoreSummary) -> VectorStoreObject:
     )
 
 
-def store_file_object(store: Store, document: Document) -> StoreFileObject:
-    """A file of a store as it is sent."""
+def store_file_object(caller: Caller, store: Store, document: Document) -> StoreFileObject:
+    """A file of a store as it is sent to a caller."""
+    progress = Progress.model_validate(document)
+    if not caller.sees_all:
+        progress = Progress(chunks_done=progress.chunks_done, chunks_total=progress.chunks_total)
     return StoreFileObject(
         id=document.file_public_id,
         created_at=document.created_at,
@@ -378,7 +383,7 @@ def store_file_object(store: Store, document: Document) -> StoreFileObject:
         source=document.source,
         sha256=document.blob,
         state=document.state,
-        progress=Progress.model_validate(document),
+        progress=progress,
         attempts=document.attempt,
     )
 

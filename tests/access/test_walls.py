@@ -253,6 +253,7 @@ def test_hidden_documents_are_nowhere(world: World, http: httpx.Client) -> None:
         told = http.get(f"/v1/vector_stores/{store}", headers=headers).json()
         assert len(listed) == count == told["file_counts"]["completed"] == told["file_counts"]["total"]
         assert told["usage_bytes"] == sum(file["usage_bytes"] for file in listed)
+        assert {"embedded" in file["progress"] for file in listed} == {headers is world.admins["acme"]}
         body = {"query": "salary kettle contract holiday merger router invoice", "max_num_results": 50}
         hits = http.post(SEARCH.format(store), headers=headers, json=body).json()["data"]
         assert {hit["file_id"] for hit in hits} == {file["id"] for file in listed}
