@@ -21,7 +21,7 @@ from rag.catalog.chunks import StoredChunk
 from rag.catalog.records import Store
 from rag.context import Context, Message
 from rag.conversation import by_model, by_words
-from rag.models import ModelAlias, Sampling
+from rag.models import ModelAlias, Sampling, Usage
 from rag.models.registry import EXTRACTIVE, ModelRegistry, merge_sampling
 from rag.pack import pack
 from rag.pack_settings import Order, PackSettings
@@ -83,6 +83,8 @@ class Prepared:
     """By `time.perf_counter`."""
     timings: Mapping[str, float]
     """Seconds of each stage."""
+    wording: Usage | None = None
+    """What a model took to say the question standalone; None where none was asked."""
 
 
 async def prepare_with_model(backend: Backend, ask: Ask) -> Prepared:
@@ -91,11 +93,11 @@ async def prepare_with_model(backend: Backend, ask: Ask) -> Prepared:
     started = time.perf_counter()
     # Here, because opening one may import for seconds, which would hold up every stream of this process.
     await anyio.to_thread.run_sync(backend.models.llm, backend.models.get(ask.model))
-    query = await _standalone(backend, ask)
+    query, wording = await _standalone(backend, ask)
     full = replace(ask, query=query)
     prepared = await anyio.to_thread.run_sync(prepare, backend, full, limiter=backend.preparing)
     rewriting = prepared.started - started
-    return replace(prepared, started=started, timings={"rewrite": rewriting, **prepared.timings})
+    return replace(prepared, started=started, timings={"rewrite": rewriting, **prepared.timings}, wording=wording)
 
 
 def prepare(backend: Backend, ask: Ask) -> Prepared:
@@ -168,15 +170,15 @@ def _trace(backend: Backend, prepared: Prepared, said: Answer | None, fault: Bas
     backend.traces.submit(row_of(backend.caller, prepared, body, capture=backend.settings.traces.capture))
 
 
-async def _standalone(backend: Backend, ask: Ask) -> str | None:
-    """What the model makes of the last question of a conversation; None where the words must do."""
+async def _standalone(backend: Backend, ask: Ask) -> tuple[str | None, Usage | None]:
+    """What the model makes of the last question of a conversation, None where the words must do; and what it took."""
     settings = backend.settings.conversation
     alias = backend.models.get(settings.model or ask.model)
     if ask.query is not None or settings.rewrite != "model" or alias.provider == EXTRACTIVE.provider:
-        return ask.query
+        return ask.query, None
     _question(ask.messages)
     if not any(turn["role"] == "user" for turn in ask.messages[:-1]):
-        return None
+        return None, None
     return await by_model(ask.messages, backend.models, alias, _folders(backend))
 
 

@@ -68,6 +68,8 @@ def trace_of(backend: Backend, prepared: Prepared, said: Answer | None, fault: B
             "prompt": ledger.prompt_tokens,
             "usage_prompt": said.usage.prompt_tokens if said else None,
             "usage_completion": said.usage.completion_tokens if said else None,
+            "wording_prompt": prepared.wording.prompt_tokens if prepared.wording else None,
+            "wording_completion": prepared.wording.completion_tokens if prepared.wording else None,
         },
         "query": _words(prepared.query, capture),
         "answer": _words(said.text, capture) if said else None,

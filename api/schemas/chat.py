@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.schemas import not_served
-from api.schemas.common import Identifier, IfAny, Metadata, OrNull, Question, RequestModel, ResponseModel
+from api.schemas.common import Identifier, IfAny, Metadata, OrNull, Question, RequestModel, ResponseModel, UsageObject
 from api.schemas.search import Retrieving
 from rag.context import Ledger, Message, Scalar
 from rag.pack_settings import Order
@@ -292,14 +292,6 @@ class Choice(ResponseModel):
     finish_reason: FinishReason
 
 
-class UsageObject(ResponseModel):
-    """Tokens, as the provider counted them where it did."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
 class Grounds(ResponseModel):
     """What an answer stands on. In a stream, the chunk with the finish reason and the one with the usage carry it."""
 
@@ -308,6 +300,8 @@ class Grounds(ResponseModel):
     removed_markers: list[RemovedMarkerObject]
     trace_id: str
     """What `/v1/traces/{id}` tells of it, and feedback names."""
+    wording_usage: IfAny[UsageObject] = None
+    """What a model took to word the question for the search, where one was asked: it is not in `usage`."""
 
 
 class ChatCompletion(Grounds):
@@ -353,6 +347,7 @@ class ChatCompletionChunk(ResponseModel):
     grounded: IfAny[bool] = None
     removed_markers: IfAny[list[RemovedMarkerObject]] = None
     trace_id: IfAny[str] = None
+    wording_usage: IfAny[UsageObject] = None
 
 
 class ChatCompletionList(ResponseModel):

@@ -20,6 +20,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from rag.catalog.records import Page, PageRequest
+from rag.models import Usage
 
 Inner = TypeVar("Inner")
 
@@ -128,6 +129,20 @@ class ListOf(ResponseModel, Generic[Item]):
     first_id: str
     last_id: str
     has_more: bool
+
+
+class UsageObject(ResponseModel):
+    """Tokens, as the provider counted them where it did."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+    @classmethod
+    def of(cls, *used: Usage) -> UsageObject:
+        """The sum of what was used."""
+        prompt, completion = sum(one.prompt_tokens for one in used), sum(one.completion_tokens for one in used)
+        return cls(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
 
 def list_of(page: Page[Any], ids: list[str], data: list[Item]) -> ListOf[Item]:

@@ -17,7 +17,17 @@ from api.schemas.chat import (
     StoreIds,
     TextFormat,
 )
-from api.schemas.common import Identifier, IfAny, Metadata, OrNull, Question, RequestModel, ResponseModel, Shown
+from api.schemas.common import (
+    Identifier,
+    IfAny,
+    Metadata,
+    OrNull,
+    Question,
+    RequestModel,
+    ResponseModel,
+    Shown,
+    UsageObject,
+)
 from api.schemas.filters import Filters
 from rag.ask import Truncation
 from rag.context import Scalar
@@ -428,6 +438,7 @@ class ResponseObject(ResponseModel):
     grounded: bool | None = None
     removed_markers: list[RemovedMarkerObject] = Field(default_factory=list)
     trace_id: str
+    wording_usage: IfAny[UsageObject] = None
 
 
 class _Event(ResponseModel):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from api.schemas.common import OrNull, RequestModel, ResponseModel
+from api.schemas.common import IfAny, OrNull, RequestModel, ResponseModel, UsageObject
 from api.schemas.filters import Filters
 from indexes.filters import parse_filter
 from rag.context import Candidate, Scalar
@@ -86,6 +86,8 @@ class SearchPage(ResponseModel):
     data: list[SearchHit]
     has_more: bool = False
     next_page: str | None = Field(...)
+    wording_usage: IfAny[UsageObject] = None
+    """What a model took to word the questions anew, where one was asked."""
 
 
 def search_options(request: Retrieving, threshold: float | None) -> SearchOptions:
