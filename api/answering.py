@@ -17,6 +17,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from api.schemas.chat import CitationObject, Grounds, RemovedMarkerObject
+from api.schemas.common import UsageObject
 from api.sse import EventStream
 from rag.answer import Answer, TextDelta
 from rag.ask import Ask, Prepared, answer, prepare_with_model
@@ -66,6 +67,7 @@ def grounds(prepared: Prepared, said: Answer) -> Grounds:
         grounded=said.grounded,
         removed_markers=[RemovedMarkerObject.model_validate(marker) for marker in said.removed_markers],
         trace_id=prepared.trace_id,
+        wording_usage=None if prepared.wording is None else UsageObject.of(prepared.wording),
     )
 
 

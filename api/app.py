@@ -42,6 +42,7 @@ from api.routes import (
 from indexes.errors import ChangeRequest
 from ingest.runner import Runner
 from rag.backend import Backend
+from rag.keys import is_made
 from rag.settings import Settings, secret
 
 TITLE = "Retrieval-augmented generation backend"
@@ -74,7 +75,7 @@ def create_app(settings: Settings, *, jobs: bool = True, warm: bool = True) -> F
                 await anyio.to_thread.run_sync(runner.close)
             await backend.close()
 
-    app = FastAPI(title=TITLE, version=version("rag"), lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title=TITLE, version=version("rag"), lifespan=lifespan, openapi_url=None)
     install_handlers(app)
     stores = (files, vector_stores, store_files, file_batches, folders, generations)
     answers = (search, context, chat, responses, traces, embeddings, models)
@@ -91,7 +92,15 @@ def create_app(settings: Settings, *, jobs: bool = True, warm: bool = True) -> F
 
 
 def check_binding(settings: Settings) -> None:
-    """Refuse to serve others than this machine without a key. Raises ChangeRequest (`key_required`)."""
+    """Refuse to serve others than this machine without a key, and to take somebody's key for the operator's. Raises
+    ChangeRequest (`key_required`, `not_the_operator`)."""
+    if is_made(api_key(settings)):
+        raise ChangeRequest(
+            "RAG_API_KEY holds a key that `rag keys create` has made: whoever has it would be the operator. Set a key "
+            "of the operator's own (`openssl rand -hex 24`), or none.",
+            code="not_the_operator",
+            param="server.api_key",
+        )
     if not api_key(settings) and not is_loopback(settings.server.host):
         raise ChangeRequest(
             f"Without a key the server listens on loopback only, not on {settings.server.host!r}. "

@@ -406,7 +406,9 @@ def context(
     question: Question,
     model: Model = None,
     window: Annotated[int | None, typer.Option(min=1, help="Tokens of prompt and answer together.")] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="Count with this tokenizer.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Count with this tokenizer, or that of this model alias.")
+    ] = None,
     messages: Annotated[bool, typer.Option("--messages", help="Print the prompt instead.")] = False,
 ) -> None:
     """Show the context that a model would be given, and why."""

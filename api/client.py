@@ -257,9 +257,13 @@ def local_client(settings: Settings, *, jobs: bool) -> Iterator[Client]:
 
 @contextmanager
 def local_server(settings: Settings, *, jobs: bool) -> Iterator[Path]:
-    """A server in this process, at a socket that nobody else can open; its path."""
+    """A server in this process, at a socket that nobody else can open; its path. A key that was made here counts for
+    what it is, not for the operator's own."""
     from api.server import serving
+    from rag.keys import is_made
 
+    if is_made(secret(settings.server.api_key)):
+        settings = settings.model_copy(update={"server": settings.server.model_copy(update={"api_key": None})})
     with _socket_folder() as folder, serving(settings, folder / "api.sock", jobs=jobs):
         yield folder / "api.sock"
 

@@ -26,7 +26,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.errors import as_rag_error
+from api.errors import LONGEST_MESSAGE, as_rag_error
 from api.mcp_tools import TOOLS
 from api.middleware import JSON_BYTES
 from indexes.errors import ChangeRequest, RagError, TryLater
@@ -117,7 +117,9 @@ def _run(backend: Backend, base_url: str, name: str, arguments: Mapping[str, Any
 
 
 def _failed(error: RagError) -> types.CallToolResult:
-    return types.CallToolResult(content=[types.TextContent(type="text", text=error.message)], is_error=True)
+    return types.CallToolResult(
+        content=[types.TextContent(type="text", text=error.message[:LONGEST_MESSAGE])], is_error=True
+    )
 
 
 async def bridge(url: str, http: httpx2.AsyncClient) -> None:

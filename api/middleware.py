@@ -19,6 +19,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api import documentation
 from api.authentication import Doorkeeper
 from api.errors import Refused, error_response, unexpected_response
 from api.limits import Limiter
@@ -26,7 +27,7 @@ from indexes.errors import ChangeRequest, RagError, TryLater
 from rag.settings import Settings
 
 OPEN_PATHS = ("/healthz", "/readyz")
-"""Routes that never ask for a key."""
+"""Routes that never ask for a key; nor does the documentation."""
 UPLOAD_PATHS = ("/v1/files",)
 """Routes whose body may be as large as the settings allow."""
 JSON_BYTES = 8 << 20
@@ -152,7 +153,8 @@ class Access:
         self._seconds = settings.server.request_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or scope["path"] in OPEN_PATHS:
+        path = scope.get("path", "")
+        if scope["type"] not in ("http", "websocket") or path in OPEN_PATHS or documentation.shows(path):
             await self._app(scope, receive, send)
             return
         with ExitStack() as stack:

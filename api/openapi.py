@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from api.middleware import OPEN_PATHS
 from api.openapi_examples import EXAMPLES, PATH_EXAMPLES
 from api.schemas.chat import ChatCompletionChunk
+from api.schemas.not_served import CHAT, RESPONSES, NotServed, told
 from api.schemas.responses import ResponseEvent
 
 Json = dict[str, Any]
@@ -34,6 +35,11 @@ STREAMED: Mapping[tuple[str, str], Any] = {
     ("post", "/v1/responses"): ResponseEvent,
 }
 """Operations that answer with server-sent events where the request says `stream`, and the type of an event."""
+NOT_SERVED: Mapping[tuple[str, str], Mapping[str, NotServed]] = {
+    ("post", "/v1/chat/completions"): CHAT,
+    ("post", "/v1/responses"): RESPONSES,
+}
+"""Operations with fields of OpenAI's that nothing acts on."""
 _SECONDS = {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}
 _SCHEMAS = "#/components/schemas/"
 
@@ -85,6 +91,8 @@ def _complete(schema: Json, *, needs_key: bool) -> None:
             )
             schemas |= described.pop("$defs", {}) | schemas
             operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": described}
+        if (method, path) in NOT_SERVED:
+            operation["description"] += f"\n\n{told(NOT_SERVED[method, path])}"
         _add_examples(operation, EXAMPLES.get((method, path), {}))
         if method != "delete":
             _add_path_examples(operation)

@@ -12,7 +12,7 @@ from typing import Literal, cast
 
 import anyio.to_thread
 
-from indexes.errors import ChangeRequest
+from indexes.errors import ChangeRequest, Unsupported
 from rag.answer import Answer, TextDelta
 from rag.answer import answer as answer_from
 from rag.backend import Backend
@@ -21,12 +21,13 @@ from rag.catalog.chunks import StoredChunk
 from rag.catalog.records import Store
 from rag.context import Context, Message
 from rag.conversation import by_model, by_words
-from rag.models import ModelAlias, Sampling
-from rag.models.registry import EXTRACTIVE, merge_sampling
+from rag.models import ModelAlias, Sampling, Usage
+from rag.models.registry import EXTRACTIVE, ModelRegistry, merge_sampling
 from rag.pack import pack
 from rag.pack_settings import Order, PackSettings
 from rag.prompt import load_prompt
 from rag.retrieve import Retrieval, SearchOptions, retrieve
+from rag.tokenizers import BUILT_IN
 from rag.traces import row_of, trace_of
 
 Kind = Literal["context", "chat.completion", "response"]
@@ -57,7 +58,8 @@ class Ask:
     """Tokens of prompt and answer together, instead of the alias's own window, and within it unless a `tokenizer` is
     named."""
     tokenizer: str | None = None
-    """Count with another tokenizer than the alias's (for a model that is not in the registry)."""
+    """Count with another tokenizer than the alias's (for a model that is not in the registry): a built-in one, or that
+    of an alias by its name. Never a path: whether a file is there is not for a request to find out."""
     order: Order | None = None
     max_passages: int | None = None
 
@@ -81,6 +83,8 @@ class Prepared:
     """By `time.perf_counter`."""
     timings: Mapping[str, float]
     """Seconds of each stage."""
+    wording: Usage | None = None
+    """What a model took to say the question standalone; None where none was asked."""
 
 
 async def prepare_with_model(backend: Backend, ask: Ask) -> Prepared:
@@ -89,11 +93,11 @@ async def prepare_with_model(backend: Backend, ask: Ask) -> Prepared:
     started = time.perf_counter()
     # Here, because opening one may import for seconds, which would hold up every stream of this process.
     await anyio.to_thread.run_sync(backend.models.llm, backend.models.get(ask.model))
-    query = await _standalone(backend, ask)
+    query, wording = await _standalone(backend, ask)
     full = replace(ask, query=query)
     prepared = await anyio.to_thread.run_sync(prepare, backend, full, limiter=backend.preparing)
     rewriting = prepared.started - started
-    return replace(prepared, started=started, timings={"rewrite": rewriting, **prepared.timings})
+    return replace(prepared, started=started, timings={"rewrite": rewriting, **prepared.timings}, wording=wording)
 
 
 def prepare(backend: Backend, ask: Ask, retrieval: Retrieval | None = None) -> Prepared:
@@ -104,7 +108,7 @@ def prepare(backend: Backend, ask: Ask, retrieval: Retrieval | None = None) -> P
     """
     started = time.perf_counter()
     question, history = _question(ask.messages)
-    alias = _within(_alias(backend.models.get(ask.model), ask), backend.caller.limits.tokens_per_request)
+    alias = _within(_alias(backend.models, ask), backend.caller.limits.tokens_per_request)
     sampling = merge_sampling(alias, ask.sampling)
     prompt = load_prompt(ask.prompt or alias.prompt, _folders(backend))
     query = ask.query or (question if backend.settings.conversation.rewrite == "off" else by_words(ask.messages))
@@ -162,18 +166,19 @@ async def answer(backend: Backend, prepared: Prepared) -> AsyncGenerator[TextDel
 
 
 def _trace(backend: Backend, prepared: Prepared, said: Answer | None, fault: BaseException | None) -> None:
-    backend.traces.submit(row_of(backend.caller, prepared, trace_of(backend, prepared, said, fault)))
+    body = trace_of(backend, prepared, said, fault)
+    backend.traces.submit(row_of(backend.caller, prepared, body, capture=backend.settings.traces.capture))
 
 
-async def _standalone(backend: Backend, ask: Ask) -> str | None:
-    """What the model makes of the last question of a conversation; None where the words must do."""
+async def _standalone(backend: Backend, ask: Ask) -> tuple[str | None, Usage | None]:
+    """What the model makes of the last question of a conversation, None where the words must do; and what it took."""
     settings = backend.settings.conversation
     alias = backend.models.get(settings.model or ask.model)
     if ask.query is not None or settings.rewrite != "model" or alias.provider == EXTRACTIVE.provider:
-        return ask.query
+        return ask.query, None
     _question(ask.messages)
     if not any(turn["role"] == "user" for turn in ask.messages[:-1]):
-        return None
+        return None, None
     return await by_model(ask.messages, backend.models, alias, _folders(backend))
 
 
@@ -231,7 +236,8 @@ def _too_long(context: Context, alias: ModelAlias) -> ChangeRequest:
     )
 
 
-def _alias(alias: ModelAlias, ask: Ask) -> ModelAlias:
+def _alias(models: ModelRegistry, ask: Ask) -> ModelAlias:
+    alias = models.get(ask.model)
     changes: dict[str, object] = {}
     if ask.window is not None:
         if ask.tokenizer is None and ask.window > alias.window:
@@ -245,8 +251,21 @@ def _alias(alias: ModelAlias, ask: Ask) -> ModelAlias:
         changes["window"] = ask.window
         changes["output_limit"] = min(alias.output_limit, max(1, ask.window // 4))
     if ask.tokenizer is not None:
-        changes.update(tokenizer=ask.tokenizer, chat_template=None)
+        changes.update(tokenizer=_tokenizer(models, ask.tokenizer), chat_template=None)
     return replace(alias, **changes) if changes else alias  # type: ignore[arg-type]
+
+
+def _tokenizer(models: ModelRegistry, name: str) -> str:
+    """The tokenizer that a request names."""
+    named = {alias.name: alias.tokenizer for alias in models.aliases()} | {known: known for known in BUILT_IN}
+    if name not in named:
+        raise Unsupported(
+            f"No tokenizer is called {name!r}. Known are {', '.join(BUILT_IN)}, and those of the model aliases by the "
+            "alias's name.",
+            code="unknown_tokenizer",
+            param="tokenizer",
+        )
+    return named[name]
 
 
 def _within(alias: ModelAlias, tokens: int | None) -> ModelAlias:

@@ -6,15 +6,13 @@ given the question as it was asked.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from indexes.errors import RagError
 from indexes.words import content_words
 from rag.context import Message
-from rag.models import ModelAlias
+from rag.models import ModelAlias, Usage
 from rag.models.brief import LONGEST, brief_answer
 from rag.models.registry import ModelRegistry
 from rag.prompt import STANDALONE, load_prompt, render
@@ -30,8 +28,6 @@ _REFERS = re.compile(r"\b(?:it|its|they|them|their|theirs|he|him|his|she|her|her
 """Words that stand for what was said. Not "that", "there" or "other": in questions these mostly do not, and a search
 that takes in the question before for nothing loses more than it gains."""
 _LEADS_ON = re.compile(r"\s*(?:and|but|or|so|then|what about|how about|why|really)\b", re.IGNORECASE)
-
-log = logging.getLogger(__name__)
 
 
 def by_words(messages: Sequence[Message]) -> str:
@@ -52,15 +48,11 @@ def leans(question: str) -> bool:
 
 async def by_model(
     messages: Sequence[Message], registry: ModelRegistry, alias: ModelAlias, folders: Sequence[Path]
-) -> str | None:
-    """The last question as the model rewrites it; None when it fails, is late, or says what cannot be a question."""
-    try:
-        said = await brief_answer(registry, alias, _asked(messages, folders))
-    except (RagError, TimeoutError) as error:
-        log.warning("the model %r did not make the question standalone: %s", alias.name, error)
-        return None
-    text = " ".join(said.split()).strip("\"'“”` ")
-    return text if 0 < len(text) <= LONGEST else None
+) -> tuple[str | None, Usage]:
+    """The last question as the model rewrites it; None when it fails, is late, or says what cannot be a question. And
+    what the model took."""
+    said = await brief_answer(registry, alias, _asked(messages, folders), "make the question standalone")
+    return said.text.strip("\"'“”` ") or None, said.usage
 
 
 def _asked(messages: Sequence[Message], folders: Sequence[Path]) -> tuple[Message, ...]:

@@ -53,7 +53,7 @@ class Keys:
 
     def known(self, secret: str) -> Key | None:
         """The key of a secret when that is known without asking the catalog. Raises as `find`."""
-        if not SECRET.fullmatch(secret):
+        if not is_made(secret):
             raise _invalid()
         hash = _hash(secret)
         with self._lock:
@@ -196,6 +196,11 @@ def store_ids(backend: Backend, key: Key) -> list[str] | None:
     with backend.database.read() as connection:
         found = (stores.get_store_by_id(connection, number) for number in key.stores)
         return [store.public_id for store in found if store is not None]
+
+
+def is_made(secret: str | None) -> bool:
+    """Whether a secret has the form of those that are made here, as no operator's own should."""
+    return secret is not None and SECRET.fullmatch(secret) is not None
 
 
 def is_operator(caller: Caller) -> bool:

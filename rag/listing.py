@@ -30,6 +30,7 @@ from rag.catalog.records import (
     Store,
 )
 from rag.catalog.responses import Kind, StoredResponse
+from rag.context import Candidate, Passage
 from rag.keys import is_operator
 
 
@@ -156,9 +157,13 @@ def keep_answer(
     previous: StoredResponse | None = None,
 ) -> None:
     """Keep an answer as it was sent, with the items that it answers and the response that it goes on from."""
+    quoted: Sequence[Passage | Candidate] = prepared.context.passages
+    if kind == "response":  # with the results of its search
+        quoted = [*quoted, *prepared.retrieval.candidates]
+    used = {found.document_id for found in quoted}
     previous_id = previous.id if previous else None
     with backend.database.write() as connection:
-        responses.add_response(connection, backend.caller, prepared.store_ids, kind, body, items, previous_id)
+        responses.add_response(connection, backend.caller, prepared.store_ids, kind, body, items, used, previous_id)
 
 
 def stored_answer(backend: Backend, kind: Kind, public_id: str) -> StoredResponse:

@@ -129,7 +129,9 @@ def _check(prompt: Prompt, path: Path, form: PromptForm) -> None:
 
 
 def _fault(path: Path | str, what: str) -> ChangeRequest:
-    return ChangeRequest(f"The prompt file {path} cannot be used: {what}.", code="invalid_prompt", param="prompt")
+    return ChangeRequest(
+        f"The prompt file {Path(path).name} cannot be used: {what}.", code="invalid_prompt", param="prompt"
+    )
 
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")

@@ -67,6 +67,7 @@ class PromptTokenizer(Tokenizer, Protocol):
 
 ENCODINGS = ("o200k_base", "cl100k_base")
 BYTES = "bytes"
+BUILT_IN = (*ENCODINGS, BYTES)
 
 
 def open_tokenizer(name: str) -> PromptTokenizer:
@@ -258,7 +259,8 @@ class HuggingFaceTokenizer:
     exact = True
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, name: str) -> None:
-        self.name = name
+        # Callers are told the name: of a path no more than it takes to know the model.
+        self.name = str(Path(*Path(name).parts[-2:]))
         self._plain = _unlimited_copy(tokenizer)
         self._plain.encode_special_tokens = True
         self._rendered = _unlimited_copy(tokenizer)

@@ -68,6 +68,8 @@ def trace_of(backend: Backend, prepared: Prepared, said: Answer | None, fault: B
             "prompt": ledger.prompt_tokens,
             "usage_prompt": said.usage.prompt_tokens if said else None,
             "usage_completion": said.usage.completion_tokens if said else None,
+            "wording_prompt": prepared.wording.prompt_tokens if prepared.wording else None,
+            "wording_completion": prepared.wording.completion_tokens if prepared.wording else None,
         },
         "query": _words(prepared.query, capture),
         "answer": _words(said.text, capture) if said else None,
@@ -225,7 +227,14 @@ def give_feedback(
         return traces.add_feedback(connection, backend.caller.tenant, trace, body, idempotency_key)
 
 
-def row_of(caller: Caller, prepared: Prepared, body: Mapping[str, Any]) -> dict[str, Any]:
+def row_of(caller: Caller, prepared: Prepared, body: Mapping[str, Any], *, capture: bool) -> dict[str, Any]:
     """A trace as it is written."""
     owner = answered.owner(caller, prepared.store_ids)
-    return {**owner, "public_id": prepared.trace_id, "created_at": int(time.time()), "body": dict(body)}
+    used = {passage.document_id for passage in prepared.context.passages} if capture else set()
+    return {
+        **owner,
+        "public_id": prepared.trace_id,
+        "created_at": int(time.time()),
+        "body": dict(body),
+        "documents": sorted(used),
+    }

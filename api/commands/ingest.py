@@ -381,8 +381,9 @@ class _Watch:
 
 def _count(outcome: Outcome, file: Json, bar: Bar) -> None:
     progress = file["progress"]
-    outcome.embedded += progress["embedded"]
-    outcome.embedded_tokens += progress["embedded_tokens"]
+    # Who may not know is not told.
+    outcome.embedded += progress.get("embedded", progress["chunks_done"])
+    outcome.embedded_tokens += progress.get("embedded_tokens", 0)
     if file["state"] == "completed":
         outcome.completed += 1
     else:

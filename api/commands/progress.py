@@ -62,7 +62,7 @@ class Bar:
 
     def moving(self, done: int, files: Sequence[Mapping[str, Any]]) -> None:
         """So many are done; these are being worked on."""
-        tokens = self._tokens + sum(file["progress"]["embedded_tokens"] for file in files)
+        tokens = self._tokens + sum(file["progress"].get("embedded_tokens", 0) for file in files)
         seconds = max(time.monotonic() - self._started, 1e-6)
         rate = f"{done / seconds:.1f} documents/s, {tokens / seconds:,.0f} tokens/s"
         self._progress.update(self._task, description="ingesting", completed=self._done, rate=rate)

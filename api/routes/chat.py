@@ -24,11 +24,11 @@ from api.schemas.chat import (
     ChatRequest,
     Choice,
     DeletedCompletion,
+    Grounds,
     UrlCitation,
-    UsageObject,
     plain_messages,
 )
-from api.schemas.common import Cursor
+from api.schemas.common import Cursor, UsageObject
 from api.sse import DONE, event
 from rag import listing
 from rag.answer import Answer, TextDelta
@@ -155,7 +155,7 @@ async def _events(backend: Backend, frame: _Frame, pieces: Pieces) -> AsyncGener
         return
     whole = completion.model_dump()
     choice = whole["choices"][0]
-    extras = {name: whole[name] for name in ("citations", "grounded", "removed_markers", "trace_id")}
+    extras = {name: whole[name] for name in Grounds.model_fields.keys() & whole.keys()}
     annotations = {"annotations": choice["message"]["annotations"]}
     yield _chunk(frame, annotations, with_usage, choice["finish_reason"], **extras)
     if with_usage:
@@ -177,13 +177,12 @@ def _head(frame: _Frame) -> dict[str, Any]:
 
 def _completion(frame: _Frame, said: Answer) -> ChatCompletion:
     message = AssistantMessage(content=said.text, refusal=None, annotations=_annotations(frame, said))
-    prompt, completion = said.usage.prompt_tokens, said.usage.completion_tokens
     return ChatCompletion(
         id=frame.id,
         created=frame.created,
         model=frame.model,
         choices=[Choice(message=message, finish_reason=said.finish_reason)],
-        usage=UsageObject(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion),
+        usage=UsageObject.of(said.usage),
         metadata=frame.body.metadata,
         **dict(grounds(frame.prepared, said)),
     )

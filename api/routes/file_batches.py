@@ -69,7 +69,7 @@ def list_batch_files(
     batch = listing.get_file_batch(backend, store, batch_id)
     found = listing.list_file_batch(backend, store, batch, page, None if status is None else STATES[status])
     ids = [document.file_public_id for document in found.rows]
-    return list_of(found, ids, [store_file_object(store, document) for document in found.rows])
+    return list_of(found, ids, [store_file_object(backend.caller, store, document) for document in found.rows])
 
 
 def _object(backend: Backend, store: Store, batch: FileBatch) -> FileBatchObject:

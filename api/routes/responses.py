@@ -16,13 +16,14 @@ from api.answering import Pieces, begin, grounds
 from api.dependencies import OpenBackend, new_router, requires
 from api.errors import as_rag_error
 from api.routes.context import named_stores
-from api.schemas.common import Cursor, NotNull
+from api.schemas.common import Cursor, NotNull, Shown
 from api.schemas.responses import (
     RESULTS,
     DeletedResponse,
     FileCitation,
     FileSearchCall,
     FileSearchRanking,
+    Includable,
     IncompleteDetails,
     InputItem,
     InputItemList,
@@ -54,7 +55,7 @@ router = new_router(tags=["responses"])
 
 OUR_NAMES = {"messages": "input", "max_tokens": "max_output_tokens", "response_format": "text"}
 """What fields of a chat request are called here."""
-Include = Annotated[NotNull[list[str]], Query(max_length=16)]
+Include = Annotated[NotNull[list[Annotated[str, Shown(Includable)]]], Query(max_length=16)]
 Bracketed = Annotated[list[str] | None, Query(alias="include[]", max_length=16, include_in_schema=False)]
 """As the official clients write a list in a query."""
 

@@ -9,11 +9,13 @@ from dataclasses import replace
 import anyio.to_thread
 
 from api.dependencies import NamedStore, OpenBackend, new_router, requires
+from api.schemas.common import UsageObject
 from api.schemas.search import SearchPage, SearchRequest, search_hit, search_options
 from rag.backend import Backend
 from rag.catalog.records import Store
 from rag.context import Candidate
 from rag.fusion import merge_by_rank
+from rag.models import Usage
 from rag.retrieve import retrieve
 from rag.rewrite import rewrite
 
@@ -24,9 +26,12 @@ router = new_router(tags=["search"])
 async def search(body: SearchRequest, store: NamedStore, backend: OpenBackend) -> SearchPage:
     """The best chunks for a question, or for several, searched apart and merged by rank."""
     queries = [body.query] if isinstance(body.query, str) else body.query
+    used: list[Usage] = []
     if body.rewrite_query:
-        queries = list(await asyncio.gather(*(rewrite(backend.models, query) for query in queries)))
-    return await anyio.to_thread.run_sync(_search, backend, store, body, queries)
+        worded = await asyncio.gather(*(rewrite(backend.models, query) for query in queries))
+        queries, used = [query for query, _ in worded], [usage for _, usage in worded if usage is not None]
+    page = await anyio.to_thread.run_sync(_search, backend, store, body, queries)
+    return page.model_copy(update={"wording_usage": UsageObject.of(*used)}) if used else page
 
 
 def _search(backend: Backend, store: Store, body: SearchRequest, queries: list[str]) -> SearchPage:

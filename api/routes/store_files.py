@@ -31,7 +31,7 @@ router = new_router(tags=["vector store files"])
 def add_file(body: CreateStoreFile, store: NamedStore, backend: OpenBackend) -> StoreFileObject:
     """Put a file into the store. It is ingested in the background: watch its `status`."""
     new = body.to_new(listing.get_file(backend, body.file_id))
-    return store_file_object(store, intake.attach(backend, store, [new])[0])
+    return store_file_object(backend.caller, store, intake.attach(backend, store, [new])[0])
 
 
 @router.get("/v1/vector_stores/{vector_store_id}/files", dependencies=[requires("query", "ingest")])
@@ -44,14 +44,14 @@ def list_store_files(
     """The files of the store, newest first."""
     found = listing.list_documents(backend, store, page, None if status is None else STATES[status])
     ids = [document.file_public_id for document in found.rows]
-    return list_of(found, ids, [store_file_object(store, document) for document in found.rows])
+    return list_of(found, ids, [store_file_object(backend.caller, store, document) for document in found.rows])
 
 
 @router.get("/v1/vector_stores/{vector_store_id}/files/{file_id}", dependencies=[requires("query", "ingest")])
 def get_store_file(file_id: str, store: NamedStore, backend: OpenBackend) -> StoreFileObject:
     """One file of the store. While a file is being replaced both are there: the one that still answers, completed, and
     the one that is to take its place."""
-    return store_file_object(store, listing.get_document(backend, store, file_id))
+    return store_file_object(backend.caller, store, listing.get_document(backend, store, file_id))
 
 
 @router.post("/v1/vector_stores/{vector_store_id}/files/{file_id}", dependencies=[requires("ingest")])
@@ -61,7 +61,7 @@ def update_store_file(file_id: str, body: UpdateStoreFile, store: NamedStore, ba
     attributes = (body.attributes or {}) if "attributes" in given else None
     permissions = (body.permissions or []) if "permissions" in given else None
     document = intake.set_attributes(backend, store, file_id, attributes, permissions)
-    return store_file_object(store, document)
+    return store_file_object(backend.caller, store, document)
 
 
 @router.delete("/v1/vector_stores/{vector_store_id}/files/{file_id}", dependencies=[requires("ingest")])
@@ -95,7 +95,7 @@ def retry_store_file(file_id: str, store: NamedStore, backend: OpenBackend) -> S
             code="nothing_to_retry",
             param="file_id",
         )
-    return store_file_object(store, listing.get_document(backend, store, file_id))
+    return store_file_object(backend.caller, store, listing.get_document(backend, store, file_id))
 
 
 @router.post("/v1/vector_stores/{vector_store_id}/files/{file_id}/cancel", dependencies=[requires("ingest")])
@@ -108,4 +108,4 @@ def cancel_store_file(file_id: str, store: NamedStore, backend: OpenBackend) -> 
             code="nothing_to_cancel",
             param="file_id",
         )
-    return store_file_object(store, listing.get_document(backend, store, file_id))
+    return store_file_object(backend.caller, store, listing.get_document(backend, store, file_id))

@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
-from api.schemas.common import Identifier, IfAny, Metadata, NotNull, Question, RequestModel, ResponseModel
+from api.schemas import not_served
+from api.schemas.common import Identifier, IfAny, Metadata, OrNull, Question, RequestModel, ResponseModel, UsageObject
 from api.schemas.search import Retrieving
 from rag.context import Ledger, Message, Scalar
 from rag.pack_settings import Order
-
-NOT_SERVED: Mapping[str, tuple[Any, ...]] = {
-    "audio": (None,),
-    "frequency_penalty": (None, 0),
-    "function_call": (None, "none", "auto"),
-    "functions": (None, []),
-    "logit_bias": (None, {}),
-    "logprobs": (None, False),
-    "modalities": (None, ["text"]),
-    "moderation": (None,),
-    "parallel_tool_calls": (None, True, False),
-    "prediction": (None,),
-    "presence_penalty": (None, 0),
-    "prompt_cache_options": (None,),
-    "prompt_cache_retention": (None,),
-    "reasoning_effort": (None,),
-    "seed": (None,),
-    "service_tier": (None, "auto", "default"),
-    "tool_choice": (None, "none", "auto"),
-    "tools": (None, []),
-    "top_logprobs": (None, 0),
-    "verbosity": (None, "medium"),
-    "web_search_options": (None,),
-}
-"""OpenAI's fields that nothing here acts on, with the values that ask for nothing: any other would be a promise."""
 
 
 class ContentPart(RequestModel):
@@ -65,7 +40,7 @@ class _Turn(RequestModel):
     """What is asked, or said about how to answer."""
 
     content: Text | Annotated[list[ContentPart], Field(max_length=1_000)]
-    name: NotNull[str] = None
+    name: OrNull[str] = None
 
 
 class DeveloperMessage(_Turn):
@@ -91,7 +66,7 @@ class EarlierAnswer(RequestModel):
 
     role: Literal["assistant"]
     content: Text | SaidParts | None = None
-    name: NotNull[str] = None
+    name: OrNull[str] = None
     refusal: str | None = None
     annotations: list[Any] | None = None
     audio: None = None
@@ -142,8 +117,8 @@ class ContextRequest(Answering):
 class StreamOptions(RequestModel):
     """`include_usage` adds a last chunk with the usage and no choices."""
 
-    include_usage: NotNull[bool] = None
-    include_obfuscation: NotNull[bool] = None
+    include_usage: OrNull[bool] = None
+    include_obfuscation: OrNull[bool] = None
 
 
 class TextFormat(RequestModel):
@@ -162,8 +137,8 @@ class NamedSchema(RequestModel):
     """A JSON schema; it is the provider's to judge."""
 
     name: str
-    description: NotNull[str] = None
-    schema_: NotNull[dict[str, Any]] = Field(default=None, alias="schema")
+    description: OrNull[str] = None
+    schema_: OrNull[dict[str, Any]] = Field(default=None, alias="schema")
     strict: bool | None = None
 
 
@@ -189,36 +164,24 @@ class ChatRequest(Answering):
     n: Annotated[int, Field(ge=1, le=1)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    response_format: NotNull[ResponseFormat] = None
+    response_format: OrNull[ResponseFormat] = None
     """Passed on where the alias says that its server has the form."""
     store: bool | None = None
     """Keep the completion, so that it can be asked for again."""
     metadata: Metadata | None = None
-    user: NotNull[str] = None
+    user: OrNull[str] = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _only_what_is_served(cls, data: Any) -> Any:
-        return only_served(data, NOT_SERVED)
+        return not_served.only_served(data, not_served.CHAT)
 
     def wanted_format(self) -> dict[str, Any] | None:
         """The form of the answer as a provider takes it; None for text."""
         given = self.response_format
         return None if given is None or given.type == "text" else given.model_dump(by_alias=True, exclude_none=True)
-
-
-def only_served(data: Any, not_served: Mapping[str, tuple[Any, ...]]) -> Any:
-    """A body without the fields that nothing acts on. Refuses one that asks for something by them."""
-    if not isinstance(data, dict):
-        return data
-    for name in data.keys() & not_served.keys():
-        if data[name] not in not_served[name]:
-            raise PydanticCustomError(
-                "unsupported_parameter", "'{param}' is not served here. Leave it out.", {"param": name}
-            )
-    return {name: value for name, value in data.items() if name not in not_served}
 
 
 class PassageObject(ResponseModel):
@@ -329,14 +292,6 @@ class Choice(ResponseModel):
     finish_reason: FinishReason
 
 
-class UsageObject(ResponseModel):
-    """Tokens, as the provider counted them where it did."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
 class Grounds(ResponseModel):
     """What an answer stands on. In a stream, the chunk with the finish reason and the one with the usage carry it."""
 
@@ -345,6 +300,8 @@ class Grounds(ResponseModel):
     removed_markers: list[RemovedMarkerObject]
     trace_id: str
     """What `/v1/traces/{id}` tells of it, and feedback names."""
+    wording_usage: IfAny[UsageObject] = None
+    """What a model took to word the question for the search, where one was asked: it is not in `usage`."""
 
 
 class ChatCompletion(Grounds):
@@ -390,6 +347,7 @@ class ChatCompletionChunk(ResponseModel):
     grounded: IfAny[bool] = None
     removed_markers: IfAny[list[RemovedMarkerObject]] = None
     trace_id: IfAny[str] = None
+    wording_usage: IfAny[UsageObject] = None
 
 
 class ChatCompletionList(ResponseModel):

@@ -20,6 +20,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from rag.catalog.records import Page, PageRequest
+from rag.models import Usage
 
 Inner = TypeVar("Inner")
 
@@ -35,11 +36,15 @@ class _Inner:
         return schema if self._shown_only or schema["type"] != "nullable" else schema["schema"]
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return handler(schema["schema"] if schema["type"] == "nullable" else schema)
+        described = handler(schema)
+        branches = [branch for branch in described.pop("anyOf", ()) if branch != {"type": "null"}]
+        return described | (branches[0] if len(branches) == 1 else {"anyOf": branches} if branches else {})
 
 
 NotNull = Annotated[Inner | None, _Inner(shown_only=False)]
 """Of a request: it may be left out, and null is refused."""
+OrNull = Annotated[Inner | None, _Inner(shown_only=True)]
+"""Of a body: it may be left out; null, which OpenAI's types do not have there and many clients send, says the same."""
 IfAny = Annotated[Inner | None, _Inner(shown_only=True), Field(exclude_if=lambda value: value is None)]
 """Of an answer: left out where there is none."""
 
@@ -124,6 +129,20 @@ class ListOf(ResponseModel, Generic[Item]):
     first_id: str
     last_id: str
     has_more: bool
+
+
+class UsageObject(ResponseModel):
+    """Tokens, as the provider counted them where it did."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+    @classmethod
+    def of(cls, *used: Usage) -> UsageObject:
+        """The sum of what was used."""
+        prompt, completion = sum(one.prompt_tokens for one in used), sum(one.completion_tokens for one in used)
+        return cls(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
 
 def list_of(page: Page[Any], ids: list[str], data: list[Item]) -> ListOf[Item]:

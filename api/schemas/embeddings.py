@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from api.schemas.common import Identifier, NotNull, RequestModel, ResponseModel
+from api.schemas.common import Identifier, OrNull, RequestModel, ResponseModel
 
 MOST_INPUTS = 2_048
 TokenIds = Annotated[list[int], Field(min_length=1, max_length=MOST_INPUTS)]
@@ -29,10 +29,10 @@ class EmbeddingRequest(RequestModel):
         | Annotated[list[Annotated[list[int], Field(min_length=1)]], Field(min_length=1, max_length=MOST_INPUTS)]
     )
     model: Identifier
-    encoding_format: Literal["float", "base64"] = "float"
-    dimensions: NotNull[Annotated[int, Field(ge=1)]] = None
-    user: NotNull[str] = None
-    input_type: Literal["document", "query"] = "document"
+    encoding_format: OrNull[Literal["float", "base64"]] = None
+    dimensions: OrNull[Annotated[int, Field(ge=1)]] = None
+    user: OrNull[str] = None
+    input_type: OrNull[Literal["document", "query"]] = None
 
 
 class EmbeddingObject(ResponseModel):

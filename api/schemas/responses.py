@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, WithJsonSchema, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from api.schemas import not_served
 from api.schemas.chat import (
     CitationObject,
     Grounds,
@@ -16,29 +16,36 @@ from api.schemas.chat import (
     RemovedMarkerObject,
     StoreIds,
     TextFormat,
-    only_served,
 )
-from api.schemas.common import Identifier, IfAny, Metadata, NotNull, Question, RequestModel, ResponseModel, Shown
+from api.schemas.common import (
+    Identifier,
+    IfAny,
+    Metadata,
+    OrNull,
+    Question,
+    RequestModel,
+    ResponseModel,
+    Shown,
+    UsageObject,
+)
 from api.schemas.filters import Filters
 from rag.ask import Truncation
 from rag.context import Scalar
 
-NOT_SERVED: Mapping[str, tuple[Any, ...]] = {
-    "background": (None, False),
-    "context_management": (None,),
-    "conversation": (None,),
-    "max_tool_calls": (None,),
-    "moderation": (None,),
-    "prompt_cache_options": (None,),
-    "prompt_cache_retention": (None,),
-    "reasoning": (None, {}),
-    "service_tier": (None, "auto", "default"),
-    "top_logprobs": (None, 0),
-}
-"""OpenAI's fields that nothing here acts on, with the values that ask for nothing. `background`: an answer ends with
-its request, so that none is left hanging when a process ends. `conversation`: `previous_response_id` carries them."""
-
 RESULTS = "file_search_call.results"
+Includable = Literal[
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+    "reasoning.encrypted_content",
+    "message.output_text.logprobs",
+]
+"""What OpenAI's requests may ask to be included. Of calls, images and thoughts that no answer here has, nothing is; of
+words there would be logprobs, which are not served, and asking for them is refused."""
+INCLUDED = tuple(name for name in get_args(Includable) if name != "message.output_text.logprobs")
 ITEM_TYPES = ("message", "file_search_call")
 PART_TYPES = ("input_text", "output_text")
 
@@ -101,7 +108,7 @@ class InputText(RequestModel):
 class EasyMessage(RequestModel):
     """A turn of a conversation, in few words."""
 
-    type: NotNull[Literal["message"]] = None
+    type: OrNull[Literal["message"]] = None
     role: Literal["user", "assistant", "system", "developer"]
     content: str | list[InputText]
 
@@ -109,9 +116,9 @@ class EasyMessage(RequestModel):
 class InputMessage(RequestModel):
     """A turn of a conversation before the answer."""
 
-    type: NotNull[Literal["message"]] = None
+    type: OrNull[Literal["message"]] = None
     role: Literal["user", "system", "developer"]
-    status: NotNull[Literal["in_progress", "completed", "incomplete"]] = None
+    status: OrNull[Literal["in_progress", "completed", "incomplete"]] = None
     content: list[InputText]
 
 
@@ -133,6 +140,21 @@ class ToolChoice(RequestModel):
     """The only tool that there is."""
 
     type: Literal["file_search"]
+
+
+class ToolChosen(ResponseModel):
+    """The same as it is repeated, in OpenAI's words: it is `file_search`."""
+
+    type: Literal[
+        "file_search",
+        "web_search_preview",
+        "web_search_preview_2025_03_11",
+        "computer",
+        "computer_use",
+        "computer_use_preview",
+        "image_generation",
+        "code_interpreter",
+    ]
 
 
 class InputPart(RequestModel):
@@ -189,9 +211,9 @@ class HybridSearch(RequestModel):
 class FileSearchRanking(RequestModel):
     """`score_threshold` is a relevance."""
 
-    ranker: NotNull[Literal["auto", "default-2024-11-15"]] = None
-    score_threshold: NotNull[Annotated[float, Field(ge=0, le=1)]] = None
-    hybrid_search: NotNull[HybridSearch] = None
+    ranker: OrNull[Literal["auto", "default-2024-11-15"]] = None
+    score_threshold: OrNull[Annotated[float, Field(ge=0, le=1)]] = None
+    hybrid_search: OrNull[HybridSearch] = None
 
 
 class FileSearchTool(RequestModel):
@@ -200,8 +222,8 @@ class FileSearchTool(RequestModel):
     type: Literal["file_search"]
     vector_store_ids: StoreIds
     filters: Filters | None = None
-    max_num_results: NotNull[Annotated[int, Field(ge=1, le=50)]] = None
-    ranking_options: NotNull[FileSearchRanking] = None
+    max_num_results: OrNull[Annotated[int, Field(ge=1, le=50)]] = None
+    ranking_options: OrNull[FileSearchRanking] = None
 
 
 class PromptReference(RequestModel):
@@ -222,14 +244,14 @@ class SchemaFormat(NamedSchema):
 class TextOptions(RequestModel):
     """How the answer is written."""
 
-    format: NotNull[Annotated[TextFormat | SchemaFormat | JsonObjectFormat, Field(discriminator="type")]] = None
+    format: OrNull[Annotated[TextFormat | SchemaFormat | JsonObjectFormat, Field(discriminator="type")]] = None
     verbosity: Literal["medium"] | None = None
 
 
 class ResponseStreamOptions(RequestModel):
     """Nothing is hidden in the lengths of events, so there is nothing to obfuscate."""
 
-    include_obfuscation: NotNull[bool] = None
+    include_obfuscation: OrNull[bool] = None
 
 
 class ResponseRequest(RequestModel):
@@ -237,12 +259,12 @@ class ResponseRequest(RequestModel):
     there is: every answer stands on a search. Beyond OpenAI's fields: `generation`, the id of one that is to be asked
     instead of its store's live one."""
 
-    model: NotNull[Identifier] = None
+    model: OrNull[Identifier] = None
     input: Question | Annotated[list[Annotated[InputItem, Shown(Item)]], Field(min_length=1, max_length=2_000)]
     instructions: Annotated[str, Field(max_length=1_000_000)] | None = None
-    tools: NotNull[Annotated[list[FileSearchTool], Field(max_length=1)]] = None
-    tool_choice: NotNull[Literal["auto", "required"] | Annotated[dict[str, Any], Shown(ToolChoice)]] = None
-    include: list[str] | None = None
+    tools: OrNull[Annotated[list[FileSearchTool], Field(max_length=1)]] = None
+    tool_choice: OrNull[Literal["auto", "required"] | Annotated[dict[str, Any], Shown(ToolChoice)]] = None
+    include: list[Annotated[str, Shown(Includable)]] | None = None
     previous_response_id: Identifier | None = None
     store: bool | None = None
     stream: bool | None = None
@@ -251,11 +273,11 @@ class ResponseRequest(RequestModel):
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
     max_output_tokens: int | None = Field(default=None, ge=16)
-    text: NotNull[TextOptions] = None
+    text: OrNull[TextOptions] = None
     prompt: PromptReference | None = None
     metadata: Metadata | None = None
     parallel_tool_calls: bool | None = None
-    user: NotNull[str] = None
+    user: OrNull[str] = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     generation: Annotated[str, Field(min_length=1, max_length=64)] | None = None
@@ -263,7 +285,7 @@ class ResponseRequest(RequestModel):
     @model_validator(mode="before")
     @classmethod
     def _only_what_is_served(cls, data: Any) -> Any:
-        return only_served(data, NOT_SERVED)
+        return not_served.only_served(data, not_served.RESPONSES)
 
     @field_validator("tools", mode="before")
     @classmethod
@@ -303,9 +325,9 @@ class ResponseRequest(RequestModel):
 
 
 def require_includes(include: list[str] | None) -> list[str] | None:
-    """The names of what is to be included. Refuses what is never there."""
+    """The names of what is to be included. Refuses what is unknown or not served."""
     for name in include or ():
-        _known(name, (RESULTS,), "Inclusions", "include")
+        _known(name, INCLUDED, "Inclusions", "include")
     return include
 
 
@@ -339,10 +361,35 @@ class ResponseUsage(ResponseModel):
     total_tokens: int
 
 
+ErrorCode = Literal[
+    "server_error",
+    "rate_limit_exceeded",
+    "invalid_prompt",
+    "bio_policy",
+    "data_residency_mismatch",
+    "empty_image_file",
+    "failed_to_download_image",
+    "image_content_policy_violation",
+    "image_file_not_found",
+    "image_file_too_large",
+    "image_parse_error",
+    "image_too_large",
+    "image_too_small",
+    "invalid_base64_image",
+    "invalid_image",
+    "invalid_image_format",
+    "invalid_image_mode",
+    "invalid_image_url",
+    "unsupported_image_media_type",
+    "vector_store_timeout",
+]
+"""OpenAI's; ours are the first three."""
+
+
 class ResponseErrorObject(ResponseModel):
     """Why there is no answer."""
 
-    code: Literal["server_error", "rate_limit_exceeded", "invalid_prompt"]
+    code: ErrorCode
     message: str
 
 
@@ -381,7 +428,7 @@ class ResponseObject(ResponseModel):
     store: bool
     temperature: float | None
     text: Annotated[IfAny[dict[str, Any]], Shown(TextOptions)] = None
-    tool_choice: Annotated[Any, Shown(Literal["none", "auto", "required"] | ToolChoice)]
+    tool_choice: Annotated[Any, Shown(Literal["none", "auto", "required"] | ToolChosen)]
     tools: list[Annotated[dict[str, Any], Shown(FileSearchTool)]]
     top_logprobs: int = 0
     top_p: float | None
@@ -393,6 +440,7 @@ class ResponseObject(ResponseModel):
     grounded: bool | None = None
     removed_markers: list[RemovedMarkerObject] = Field(default_factory=list)
     trace_id: str
+    wording_usage: IfAny[UsageObject] = None
 
 
 class _Event(ResponseModel):

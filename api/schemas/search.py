@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from api.schemas.common import NotNull, RequestModel, ResponseModel
+from api.schemas.common import IfAny, OrNull, RequestModel, ResponseModel, UsageObject
 from api.schemas.filters import Filters
 from indexes.filters import parse_filter
 from rag.context import Candidate, Scalar
@@ -30,19 +30,19 @@ class Retrieving(RequestModel):
 class RankingOptions(RequestModel):
     """`score_threshold` is a relevance. There is one ranker, the fusion of both legs, whichever is named."""
 
-    ranker: NotNull[Literal["none", "auto", "default-2024-11-15"]] = None
-    score_threshold: NotNull[Annotated[float, Field(ge=0, le=1)]] = None
+    ranker: OrNull[Literal["none", "auto", "default-2024-11-15"]] = None
+    score_threshold: OrNull[Annotated[float, Field(ge=0, le=1)]] = None
 
 
 class SearchRequest(Retrieving):
     """OpenAI's search of a vector store. With `rewrite_query` the installation's language model words the query anew;
     without such a model it stays as it is. `search_query` of the answer says what was searched for."""
 
-    filters: NotNull[Filters] = None
-    max_num_results: NotNull[Annotated[int, Field(ge=1, le=50)]] = None
+    filters: OrNull[Filters] = None
+    max_num_results: OrNull[Annotated[int, Field(ge=1, le=50)]] = None
     query: Query | Annotated[list[Query], Field(min_length=1, max_length=16)]
-    ranking_options: NotNull[RankingOptions] = None
-    rewrite_query: bool = False
+    ranking_options: OrNull[RankingOptions] = None
+    rewrite_query: OrNull[bool] = None
 
 
 class Scores(ResponseModel):
@@ -88,6 +88,8 @@ class SearchPage(ResponseModel):
     data: list[SearchHit]
     has_more: bool = False
     next_page: str | None = Field(...)
+    wording_usage: IfAny[UsageObject] = None
+    """What a model took to word the questions anew, where one was asked."""
 
 
 def search_options(request: Retrieving, threshold: float | None) -> SearchOptions:

@@ -24,12 +24,13 @@ from api.schemas.common import (
     Metadata,
     Name,
     NoNul,
-    NotNull,
+    OrNull,
     RequestModel,
     ResponseModel,
     Tags,
 )
 from ingest.intake import NewDocument
+from rag.access import Caller
 from rag.catalog.records import ACTIVE, Counts, Document, File, FileBatch, State, Store
 from rag.context import Scalar
 from rag.listing import StoreSummary
@@ -116,11 +117,11 @@ class CreateVectorStore(RequestModel):
     (or id) if there is one and make it otherwise. A store that is there in another space than `embedder` is refused.
     """
 
-    name: NotNull[Annotated[str, StringConstraints(max_length=256), NoNul]] = None
-    description: NotNull[LongText] = None
-    file_ids: NotNull[Annotated[list[Identifier], Field(max_length=500)]] = None
-    chunking_strategy: NotNull[Chunking] = None
-    expires_after: NotNull[ExpiresAfter] = None
+    name: OrNull[Annotated[str, StringConstraints(max_length=256), NoNul]] = None
+    description: OrNull[LongText] = None
+    file_ids: OrNull[Annotated[list[Identifier], Field(max_length=500)]] = None
+    chunking_strategy: OrNull[Chunking] = None
+    expires_after: OrNull[ExpiresAfter] = None
     metadata: Metadata | None = None
     embedder: Identifier | None = None
     only_if_absent: bool = False
@@ -155,7 +156,7 @@ class CreateStoreFile(RequestModel):
 
     file_id: Identifier
     attributes: Attributes | None = None
-    chunking_strategy: NotNull[Chunking] = None
+    chunking_strategy: OrNull[Chunking] = None
     source: Annotated[str, StringConstraints(min_length=1, max_length=4_096), NoNul] | None = None
     owned: bool = False
     permissions: Tags | None = None
@@ -169,10 +170,10 @@ class CreateStoreFile(RequestModel):
 class CreateFileBatch(RequestModel):
     """Either `file_ids`, which `attributes` and `chunking_strategy` are for, or `files` with their own."""
 
-    file_ids: NotNull[Annotated[list[Identifier], Field(min_length=1, max_length=MOST_FILES)]] = None
-    files: NotNull[Annotated[list[CreateStoreFile], Field(min_length=1, max_length=MOST_FILES)]] = None
+    file_ids: OrNull[Annotated[list[Identifier], Field(min_length=1, max_length=MOST_FILES)]] = None
+    files: OrNull[Annotated[list[CreateStoreFile], Field(min_length=1, max_length=MOST_FILES)]] = None
     attributes: Attributes | None = None
-    chunking_strategy: NotNull[Chunking] = None
+    chunking_strategy: OrNull[Chunking] = None
 
     @model_validator(mode="after")
     def _one_of_them(self) -> CreateFileBatch:
@@ -270,12 +271,13 @@ class LastError(ResponseModel):
 
 
 class Progress(ResponseModel):
-    """How far ingestion is. `embedded` counts vectors that had to be computed."""
+    """How far ingestion is. `embedded` counts vectors that had to be computed. It is not there for who sees a part of
+    the tenant only: none to compute would tell that the same text stands in something that they may not see."""
 
     chunks_done: int
     chunks_total: int
-    embedded: int
-    embedded_tokens: int
+    embedded: IfAny[int] = None
+    embedded_tokens: IfAny[int] = None
 
 
 class StoreFileObject(ResponseModel):
@@ -362,8 +364,11 @@ def store_object(summary: StoreSummary) -> VectorStoreObject:
     )
 
 
-def store_file_object(store: Store, document: Document) -> StoreFileObject:
-    """A file of a store as it is sent."""
+def store_file_object(caller: Caller, store: Store, document: Document) -> StoreFileObject:
+    """A file of a store as it is sent to a caller."""
+    progress = Progress.model_validate(document)
+    if not caller.sees_all:
+        progress = Progress(chunks_done=progress.chunks_done, chunks_total=progress.chunks_total)
     return StoreFileObject(
         id=document.file_public_id,
         created_at=document.created_at,
@@ -378,7 +383,7 @@ def store_file_object(store: Store, document: Document) -> StoreFileObject:
         source=document.source,
         sha256=document.blob,
         state=document.state,
-        progress=Progress.model_validate(document),
+        progress=progress,
         attempts=document.attempt,
     )
 

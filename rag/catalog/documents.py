@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection, Row
 from indexes.errors import ChangeRequest, NotThere, TryLater
 from indexes.filters import BOOLEAN, NUMBER, STRING, kind_of
 from rag.access import Caller
-from rag.catalog import schema, seen
+from rag.catalog import answered, schema, seen
 from rag.catalog.paging import page_rows
 from rag.catalog.records import ACTIVE, Document, File, Page, PageRequest, State, Store
 from rag.catalog.stores import next_seq
@@ -281,7 +281,8 @@ def cancel(connection: Connection, document: Document) -> bool:
 
 
 def delete_document(connection: Connection, document: Document) -> None:
-    """Forget a document in whatever state it is; what it published is gone from the next query.
+    """Forget a document in whatever state it is; what it published is gone from the next query, and so are answers that
+    were kept and repeat it.
 
     Of one that is told of by the file that is to be replaced, only that file goes: its text answers no longer, and
     the work on the newer one goes on.
@@ -290,6 +291,7 @@ def delete_document(connection: Connection, document: Document) -> None:
     whole = connection.execute(sa.delete(schema.documents).where(by_newest)).rowcount == 1
     gone = _answers(document.id) if whole else sa.and_(_answers(document.id), _versions.file_id == document.file_id)
     _retire(connection, gone, next_seq(connection, document.store_id))
+    answered.forget_document(connection, document.id)
 
 
 def active_of_batch(connection: Connection, batch: str) -> list[Document]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,9 +46,11 @@ def add_response(
     kind: Kind,
     body: Mapping[str, Any],
     items: Sequence[Mapping[str, Any]],
+    documents: Iterable[int],
     previous_id: int | None = None,
 ) -> None:
-    """Keep an answer; `body` is what was sent, with its `id` and `model`."""
+    """Keep an answer; `body` is what was sent, with its `id` and `model`. Words of `documents` stand in it, and
+    maybe some of the answer that it goes on from."""
     values = {
         **answered.owner(caller, store_ids),
         "public_id": body["id"],
@@ -60,7 +62,9 @@ def add_response(
         "body": dict(body),
         "created_at": int(time.time()),
     }
-    connection.execute(sa.insert(_table).values(values))
+    (number,) = connection.execute(sa.insert(_table).values(values)).inserted_primary_key or ()
+    used = set(documents) | (answered.documents_of(connection, _table, previous_id) if previous_id else set())
+    answered.note_documents(connection, _table, ((number, document) for document in used))
 
 
 def get_response(connection: Connection, caller: Caller, kind: Kind, public_id: str) -> StoredResponse:
@@ -91,7 +95,7 @@ def list_responses(
     connection: Connection, caller: Caller, kind: Kind, page: PageRequest, model: str | None = None
 ) -> Page[StoredResponse]:
     """A caller's stored answers of one kind, one page of them."""
-    query = sa.select(_table).where(_table.c.kind == kind, answered.seen_by(_table, caller))
+    query = sa.select(_table).where(_table.c.kind == kind, answered.seen_by(connection, _table, caller))
     if model is not None:
         query = query.where(_table.c.model == model)
     rows, more = page_rows(connection, query, _table.c.id, _table.c.public_id, page)

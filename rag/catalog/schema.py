@@ -395,6 +395,21 @@ go on with. `kind` is `response` or `chat.completion`."""
 traces = _answered("traces", sa.Column("body", Json, nullable=False))
 """How answers came about."""
 
+
+def _documents_of(answers: sa.Table) -> sa.Table:
+    """Which documents' words stand in what was answered."""
+    return sa.Table(
+        f"{answers.name}_documents",
+        metadata,
+        sa.Column("answer_id", Id, sa.ForeignKey(answers.c.id, ondelete="CASCADE"), nullable=False),
+        sa.Column("document_id", Id, nullable=False),
+        sa.PrimaryKeyConstraint("answer_id", "document_id"),
+        sa.Index(None, "document_id"),
+    )
+
+
+responses_documents, traces_documents = _documents_of(responses), _documents_of(traces)
+
 feedback = _table(
     "feedback",
     _id(),

@@ -42,8 +42,16 @@ class Feedback:
 
 
 def add_traces(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Keep traces; each row has `public_id`, `created_at`, `body` and the columns of `answered.owner`."""
-    connection.execute(sa.insert(_traces), [dict(row) for row in rows])
+    """Keep traces; each row has `public_id`, `created_at`, `body`, the columns of `answered.owner`, and the numbers of
+    the `documents` whose words stand in it."""
+    documents = {row["public_id"]: row["documents"] for row in rows}
+    connection.execute(sa.insert(_traces), [{name: row[name] for name in row.keys() - {"documents"}} for row in rows])
+    repeating = [name for name, used in documents.items() if used]
+    if repeating:
+        query = sa.select(_traces.c.id, _traces.c.public_id).where(_traces.c.public_id.in_(repeating))
+        numbers = connection.execute(query).all()
+        used = ((row.id, document) for row in numbers for document in documents[row.public_id])
+        answered.note_documents(connection, _traces, used)
 
 
 def get_trace(connection: Connection, caller: Caller, public_id: str) -> Trace:

@@ -6,7 +6,6 @@ import base64
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,29 +34,11 @@ from tests.campaigns.walls import (
     claim,
     new_key,
     operations,
-    running_world,
 )
 
 WITHOUT_A_KEY = {"/healthz", "/readyz"}
-PAGE = "/docs"
-"""Shows what `/openapi.json` says, to everybody with a key."""
+DOCUMENTATION = {"/docs", "/openapi.json"}
 SEARCH = "/v1/vector_stores/{}/search"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("walls")
-
-
-@pytest.fixture(scope="module")
-def world(folder: Path) -> Iterator[World]:
-    with running_world(folder) as running:
-        yield running
-
-
-@pytest.fixture
-def http(world: World) -> httpx.Client:
-    return world.http
 
 
 def key_of(world: World, tenant: str, *scopes: str, **fields: Any) -> dict[str, str]:
@@ -69,14 +50,15 @@ def key_of(world: World, tenant: str, *scopes: str, **fields: Any) -> dict[str, 
 
 
 def test_every_route_says_who_may_call_it(tmp_path: Path) -> None:
-    routes = [context.original_route for context in iter_route_contexts(create_app(Settings(data=tmp_path)).routes)]
+    app = create_app(Settings(data=tmp_path, server=ServerSettings(mcp=True)))
+    routes = [context.original_route for context in iter_route_contexts(app.routes)]
     ours = [route for route in routes if isinstance(route, APIRoute)]
     assert len(ours) >= 30
     guards = [(route, [d for d in route.dependant.dependencies if isinstance(d.call, Requires)]) for route in ours]
-    assert {route.path for route, mine in guards if len(mine) != 1} == {*WITHOUT_A_KEY, PAGE}
-    # What is no route of ours holds no data: the interface's own documentation, for everybody with a key.
+    assert {route.path for route, mine in guards if len(mine) != 1} == WITHOUT_A_KEY | DOCUMENTATION
+    # What is no route of ours holds no data: the script and style of the documentation.
     others = {getattr(route, "path", None) for route in routes if not isinstance(route, APIRoute)}
-    assert others == {"/openapi.json", "/docs/files"}
+    assert others == {"/docs/files"}
 
 
 def test_a_key_without_the_scope_is_refused_everywhere(world: World, http: httpx.Client) -> None:
@@ -271,6 +253,7 @@ def test_hidden_documents_are_nowhere(world: World, http: httpx.Client) -> None:
         told = http.get(f"/v1/vector_stores/{store}", headers=headers).json()
         assert len(listed) == count == told["file_counts"]["completed"] == told["file_counts"]["total"]
         assert told["usage_bytes"] == sum(file["usage_bytes"] for file in listed)
+        assert {"embedded" in file["progress"] for file in listed} == {headers is world.admins["acme"]}
         body = {"query": "salary kettle contract holiday merger router invoice", "max_num_results": 50}
         hits = http.post(SEARCH.format(store), headers=headers, json=body).json()["data"]
         assert {hit["file_id"] for hit in hits} == {file["id"] for file in listed}

@@ -38,6 +38,13 @@ def test_elsewhere_needs_a_key(host: str) -> None:
     check_binding(_bound(host, "sesame"))
 
 
+def test_somebody_s_key_is_not_the_operator_s() -> None:
+    with pytest.raises(ChangeRequest, match="whoever has it") as refusal:
+        check_binding(_bound("127.0.0.1", "rag_" + "A" * 43))
+    assert refusal.value.code == "not_the_operator"
+    check_binding(_bound("127.0.0.1", "rag_of_my_own"))
+
+
 def test_health_and_status(http: httpx.Client) -> None:
     assert http.get("/healthz").json() == {"status": "ok"}
     assert http.get("/readyz").json() == {"status": "ready", "missing": []}

@@ -72,6 +72,21 @@ def test_a_stream_says_the_same_as_an_answer_at_once(
     assert whole["citations"]
 
 
+def test_what_wording_the_question_took_stands_beside_the_usage(
+    http: httpx.Client, corpus: Corpus, provider: FakeOpenAI
+) -> None:
+    talk = [{"role": "user", "content": "Of the lamp?"}, {"role": "assistant", "content": "Yes."}, *QUESTION]
+    for _ in range(2):
+        provider.chat(Say("How long must one charge the lamp?", usage=(30, 8)), Say("Two hours [1].", usage=(40, 6)))
+    whole = http.post(CHAT, json=_ask(messages=talk)).json()
+    *_, last, usage, _ = _events(
+        http.post(CHAT, json=_ask(messages=talk, stream=True, stream_options={"include_usage": True}))
+    )
+    assert whole["usage"]["prompt_tokens"] == usage["usage"]["prompt_tokens"] == 40
+    assert whole["wording_usage"] == last["wording_usage"] == usage["wording_usage"]
+    assert whole["wording_usage"] == {"prompt_tokens": 30, "completion_tokens": 8, "total_tokens": 38}
+
+
 def test_nothing_relevant_is_said_without_a_model(http: httpx.Client, corpus: Corpus, provider: FakeOpenAI) -> None:
     calls = len(provider.requests)
     answer = http.post(CHAT, json=_ask(score_threshold=0.999)).json()

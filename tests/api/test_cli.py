@@ -382,6 +382,9 @@ def test_keys_are_made_used_and_revoked(shared, tmp_path):
     assert (told["scopes"], len(told["vector_store_ids"])) == (["ingest", "query"], 1)
     assert [one["id"] for one in here.json("keys", "list")] == [told["id"]]
     here.run("keys", "revoke", told["id"])
+    # Over the data folder too, a key is good for what it is good for.
+    limited = RagHere(tmp_path, tmp_path / "data", RAG_API_KEY=here.run("keys", "create", "x").stdout.strip())
+    assert limited.error("keys", "list", code=2) == "insufficient_scope"
 
 
 def test_permissions_are_given_to_what_is_ingested_also_to_what_was_there(tmp_path, docs):

@@ -14,7 +14,7 @@ import anyio.to_thread
 import httpx
 import pytest
 
-from tests.api.running import Corpus, fill, refused, upload, wait_for
+from tests.api.running import Corpus, fill, finished, refused, upload, wait_for
 from tests.installations import Process, one_process, running
 
 httpx2 = pytest.importorskip("httpx2", reason="the extra `mcp` is not installed")
@@ -46,13 +46,23 @@ def corpus(http: httpx.Client) -> Corpus:
     return fill(http, "help")
 
 
+@pytest.fixture(scope="module")
+def reader(http: httpx.Client, corpus: Corpus) -> str:
+    """A key that sees the three documents and not the fourth, which is about parcels as well."""
+    hidden = upload(http, "hidden.md", "# Hidden\n\nParcels to Norway travel by submarine.\n")
+    path = f"/v1/vector_stores/{corpus.store}/files"
+    assert http.post(path, json={"file_id": hidden, "permissions": ["hr"]}).status_code == 200
+    assert finished(http, corpus.store, hidden)["status"] == "completed"
+    return str(http.post("/v1/keys", json={"name": "reader"}).json()["secret"])
+
+
 @asynccontextmanager
-async def client(process: Process, transport: str) -> AsyncIterator[mcp.Client]:
-    async with httpx2.AsyncClient(headers=KEY, timeout=30) as open_http:
+async def client(process: Process, transport: str, key: str = "sesame") -> AsyncIterator[mcp.Client]:
+    async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {key}"}, timeout=30) as open_http:
         over: Any = streamable_http_client(f"{process.url}/mcp", http_client=open_http)
         if "stdio" in transport:
             where = ["--url", process.url] if "server" in transport else ["--data", str(process.data)]
-            environment = {"RAG_EMBEDDER": "toy-384", "RAG_API_KEY": "sesame"}
+            environment = {"RAG_EMBEDDER": "toy-384", "RAG_API_KEY": key}
             over = mcp.StdioServerParameters(command=RAG[0], args=[*RAG[1:], "mcp", *where], env=environment)
         async with mcp.Client(over, mode="legacy" if "2025" in transport else "auto") as connected:
             yield connected
@@ -77,10 +87,13 @@ async def fault(connected: mcp.Client, name: str, **arguments: Any) -> str:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_the_three_tools_over_every_transport(process: Process, corpus: Corpus, transport: str) -> None:
-    async with client(process, transport) as connected:
+async def test_the_three_tools_over_every_transport(
+    process: Process, corpus: Corpus, reader: str, transport: str
+) -> None:
+    async with client(process, transport, reader) as connected:
         assert sorted(tool.name for tool in (await connected.list_tools()).tools) == ["context", "fetch", "search"]
         results = (await call(connected, "search", query="parcels to Norway"))["results"]
+        assert {result["title"] for result in results} == {"Returns", "Shipping", "Battery"}
         assert {"id", "title", "url"} <= set(results[0])
         assert "Norway" in results[0]["text"]
         assert results[0]["title"] == "Shipping"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from rag.settings import ServerSettings, Settings
 from tests.api.running import RunningServer, refused
 
 OPEN = {"/healthz", "/readyz"}
-BESIDES = ["/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect", "/", "/nope", "/v1/", "/healthz/", "//healthz"]
+BESIDES = ["/redoc", "/docs/", "/docs/oauth2-redirect", "//docs", "/", "/nope", "/v1/", "/healthz/", "//healthz"]
 
 
 def _routes(app: FastAPI) -> Iterator[tuple[str, str]]:
@@ -44,6 +45,19 @@ def test_every_route_but_health_asks_for_the_key(locked: RunningServer) -> None:
             refused(client.request(method, path, headers={"Authorization": "Bearer wrong"}), 401, "invalid_api_key")
             right = client.request(method, path, headers={"Authorization": "Bearer sesame"})
             assert right.status_code != 401, (method, path)
+
+
+def test_the_documentation_asks_for_none_and_leads_nowhere_else(locked: RunningServer) -> None:
+    with httpx.Client(base_url=locked.url) as client:
+        page = client.get("/docs")
+        for link in ["/openapi.json", *re.findall(r'(?:src|href)="([^"]+)"', page.text)]:
+            assert client.get(link).status_code == 200, link
+        assert client.get("/openapi.json").json()["paths"]["/v1/models"]["get"]["security"] == [{"key": []}]
+        for path in (b"../../v1/models", b"..%2f..%2fv1/models", b"%2e%2e/%2e%2e/v1/models", b"/../v1/models"):
+            answer = locked.say(
+                b"GET /docs/files/" + path + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            )
+            assert answer.startswith((b"HTTP/1.1 404", b"HTTP/1.1 400")), answer
 
 
 @pytest.mark.parametrize(

@@ -132,8 +132,14 @@ def test_weights_of_hybrid_search_decide_the_order(
 def test_a_conversation_goes_on(http: httpx.Client, corpus: Corpus, provider: FakeOpenAI) -> None:
     provider.chat(Say("Two hours [1]."))
     first = created(http, instructions="Only once.")
-    provider.chat(Say("How many evenings does the lamp last?"), Say("Nine evenings [1]."))
+    assert "wording_usage" not in first
+    provider.chat(Say("How many evenings does the lamp last?", usage=(30, 8)), Say("Nine evenings [1].", usage=(40, 6)))
     second = created(http, input="And how many evenings?", previous_response_id=first["id"])
+    # `usage` is the answer's own, exactly; what wording the question took stands beside it.
+    assert (second["usage"]["input_tokens"], second["usage"]["total_tokens"]) == (40, 46)
+    assert second["wording_usage"] == {"prompt_tokens": 30, "completion_tokens": 8, "total_tokens": 38}
+    tokens = http.get(f"/v1/traces/{second['trace_id']}").json()["tokens"]
+    assert [tokens[name] for name in ("usage_prompt", "wording_prompt", "wording_completion")] == [40, 30, 8]
     assert second["output"][0]["queries"] == ["How many evenings does the lamp last?"]
     asked_of_model = provider.requests[-1].body["messages"]
     assert {"role": "user", "content": QUESTION} in asked_of_model

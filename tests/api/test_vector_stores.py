@@ -84,7 +84,6 @@ def test_many_who_ask_at_once_for_a_store_if_it_is_absent_get_the_same_one(http:
         ({"expires_after": {"anchor": "last_active_at", "days": 0}}, "invalid_value", "expires_after.days"),
         ({"expires_after": {"anchor": "created_at", "days": 1}}, "invalid_value", "expires_after.anchor"),
         ({"expires_after": {"days": 1}}, "missing_required_parameter", "expires_after.anchor"),
-        ({"expires_after": None}, "invalid_value", "expires_after"),
         ({"embedder": "nobody"}, "unknown_name", "embedder"),
         ({"chunking_strategy": {"type": "magic"}}, "invalid_value", "chunking_strategy"),
         (

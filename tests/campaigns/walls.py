@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,9 @@ def running_world(folder: Path) -> Iterator[World]:
     settings = Settings(
         data=folder,
         embedder="toy-384",
-        server=ServerSettings(api_key=SecretStr(OPERATOR), claim_secret=SecretStr(CLAIM_SECRET)),
+        server=ServerSettings(
+            api_key=SecretStr(OPERATOR), claim_secret=SecretStr(CLAIM_SECRET), mcp=find_spec("mcp") is not None
+        ),
     )
     with RunningServer(settings, jobs=True) as server, httpx.Client(base_url=server.url, timeout=60) as http:
         world = World(server.url, http)
@@ -457,9 +460,9 @@ class Attack:
         if name in ("file_id", "file_ids"):
             id_ = rng.choice(world.hidden_ids(attacker, "file"))
             return id_ if name == "file_id" else [id_]
-        if name in ("vector_store_id", "vector_store_ids"):
+        if name in ("vector_store_id", "vector_store_ids", "knowledge_id"):
             ids = rng.sample([*world.all_ids("store"), "handbook", "vault"], rng.randint(1, 2))
-            return ids[0] if name == "vector_store_id" else ids
+            return ids if name == "vector_store_ids" else ids[0]
         if name == "question_set":
             return rng.choice(world.all_ids("question_set"))
         if name in ("query", "question", "input", "content", "text"):

@@ -54,7 +54,7 @@ async def rewritten(server: FakeOpenAI, messages: tuple[Message, ...], **changes
     }  # fmt: skip
     models = ModelRegistry({"remote": table}, default="remote")
     try:
-        return await by_model(messages, models, models.get(), [])
+        return (await by_model(messages, models, models.get(), []))[0]
     finally:
         assert models.queue(models.get()).busy == 0
         await models.close()

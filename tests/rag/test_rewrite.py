@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from rag.models import Usage
 from rag.models.registry import ModelRegistry
 from rag.rewrite import LONGEST, rewrite
+from rag.tokenizers import open_tokenizer
 from tests.fakes.openai_server import Drop, FakeOpenAI, Hang, Nonsense, Say, Status
 
 QUERY = "hi, whats the ret policy for kettles"
@@ -34,12 +36,23 @@ def _registry(fake: FakeOpenAI) -> ModelRegistry:
 
 
 async def test_the_model_words_the_query_anew(fake: FakeOpenAI) -> None:
-    fake.chat(Say("return policy ", "for\n kettles "))
+    fake.chat(Say("return policy ", "for\n kettles ", usage=(7, 5)))
     registry = _registry(fake)
-    assert await rewrite(registry, QUERY) == "return policy for kettles"
+    assert await rewrite(registry, QUERY) == ("return policy for kettles", Usage(7, 5))
     body = fake.requests[-1].body
     assert body["messages"][-1] == {"role": "user", "content": QUERY}
     assert QUERY not in body["messages"][0]["content"]
+    await registry.close()
+
+
+async def test_a_provider_that_does_not_count_is_counted_for(fake: FakeOpenAI) -> None:
+    fake.chat(Say("return policy for kettles", usage=None))
+    registry = _registry(fake)
+    _, usage = await rewrite(registry, QUERY)
+    tokens = [open_tokenizer("o200k_base").count(message["content"]) for message in fake.requests[-1].body["messages"]]
+    assert usage is not None
+    assert sum(tokens) < usage.prompt_tokens < sum(tokens) + 20
+    assert usage.completion_tokens == open_tokenizer("o200k_base").count("return policy for kettles")
     await registry.close()
 
 
@@ -47,7 +60,7 @@ async def test_the_model_words_the_query_anew(fake: FakeOpenAI) -> None:
 async def test_a_model_that_fails_or_rambles_leaves_the_query_as_it_is(fake: FakeOpenAI, fault: object) -> None:
     fake.chat(fault)
     registry = _registry(fake)
-    assert await rewrite(registry, QUERY) == QUERY
+    assert (await rewrite(registry, QUERY))[0] == QUERY
     assert len(fake.requests) == 1
     await registry.close()
 
@@ -56,10 +69,10 @@ async def test_a_model_that_hangs_is_not_waited_for(fake: FakeOpenAI, monkeypatc
     monkeypatch.setattr("rag.models.brief.SECONDS", 0.2)
     fake.chat(Hang())
     registry = _registry(fake)
-    assert await rewrite(registry, QUERY) == QUERY
+    assert (await rewrite(registry, QUERY))[0] == QUERY
     await registry.close()
 
 
 async def test_without_a_language_model_nothing_is_done() -> None:
     registry = ModelRegistry({})
-    assert await rewrite(registry, QUERY) == QUERY
+    assert await rewrite(registry, QUERY) == (QUERY, None)

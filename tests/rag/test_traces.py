@@ -18,8 +18,11 @@ from rag.answer import Answer
 from rag.ask import Ask, answer, prepare
 from rag.backend import Backend
 from rag.catalog import schema
+from rag.catalog.records import PageRequest
+from rag.catalog.responses import StoredResponse
+from rag.retrieve import SearchOptions
 from rag.traces import find_trace, give_feedback, prune
-from tests.backends import add_text, open_backend, toy_settings, wait_until_idle
+from tests.backends import add_text, all_documents, open_backend, toy_settings, wait_until_idle
 
 
 @pytest.fixture
@@ -30,15 +33,20 @@ def backend(tmp_path: Path) -> Iterator[Backend]:
         yield opened
 
 
-async def answered(backend: Backend) -> tuple[str, str]:
+async def answered(
+    backend: Backend,
+    question: str = "Which ducks dive for weeds?",
+    limit: int | None = None,
+    previous: StoredResponse | None = None,
+) -> tuple[str, str]:
     """A trace's id and the answer's text."""
-    store = backend.find_store("s")
-    prepared = prepare(
-        backend, Ask((store,), ({"role": "user", "content": "Which ducks dive for weeds?"},), kind="chat.completion")
-    )
+    messages = ({"role": "user", "content": question},)
+    search = SearchOptions(limit=limit)
+    prepared = prepare(backend, Ask((backend.find_store("s"),), messages, kind="chat.completion", search=search))
     last = [piece async for piece in answer(backend, prepared)][-1]
     assert isinstance(last, Answer)
-    listing.keep_answer(backend, prepared, "response", {"id": f"resp_{prepared.trace_id}", "model": "extractive"}, [])
+    body = {"id": f"resp_{prepared.trace_id}", "model": "extractive", "text": last.text}
+    listing.keep_answer(backend, prepared, "response", body, [], previous)
     return prepared.trace_id, last.text
 
 
@@ -101,6 +109,59 @@ async def test_what_stands_on_a_store_goes_with_it(backend: Backend) -> None:
     give_feedback(backend, trace_id, {"name": "n", "value": 1, "source": "code"})
     intake.delete_store(backend, backend.find_store("s"))
     assert [count(backend, table) for table in (schema.traces, schema.feedback, schema.responses)] == [0, 0, 0]
+
+
+async def test_what_repeats_a_document_goes_with_it(backend: Backend) -> None:
+    store = backend.find_store("s")
+    add_text(backend, store, "b.txt", "Geese graze on grass.")
+    wait_until_idle(backend)
+    documents = all_documents(backend, store)
+    kept, _ = await answered(backend, "Which geese graze on grass?", limit=1)
+    gone, _ = await answered(backend)
+    first = listing.stored_answer(backend, "response", f"resp_{gone}")
+    after, _ = await answered(backend, "Which geese graze on grass?", limit=1, previous=first)
+    intake.delete_documents(backend, [documents["a.txt"]])
+    assert find_trace(backend, kept)
+    assert listing.stored_answer(backend, "response", f"resp_{kept}")
+    for name in (gone, after):
+        with pytest.raises(NotThere):
+            listing.stored_answer(backend, "response", f"resp_{name}")
+    with pytest.raises(NotThere):
+        find_trace(backend, gone)
+    with backend.database.read() as connection:
+        said = [str(row) for table in (schema.responses, schema.traces) for row in connection.execute(sa.select(table))]
+    assert said
+    assert not [row for row in said if "Ducks dive for weeds." in row]
+    assert count(backend, schema.responses_documents) == count(backend, schema.traces_documents) - 1 == 1
+
+
+async def test_an_answer_is_not_there_for_who_may_no_longer_see_its_document(backend: Backend) -> None:
+    (document,) = all_documents(backend, backend.find_store("s")).values()
+    reader = keeper(backend)
+    trace_id, _ = await answered(reader)
+    for tags, sees in ((["a", "b"], True), (["b"], False), ([], True)):
+        intake.set_attributes(backend, backend.find_store("s"), document.file_public_id, permissions=tags)
+        for caller, may in ((reader, sees), (backend, True)):
+            if may:
+                assert find_trace(caller, trace_id)
+                assert listing.stored_answer(caller, "response", f"resp_{trace_id}")
+            else:
+                with pytest.raises(NotThere):
+                    find_trace(caller, trace_id)
+                with pytest.raises(NotThere):
+                    listing.stored_answer(caller, "response", f"resp_{trace_id}")
+        kept = listing.stored_answers(reader, "response", PageRequest()).rows
+        assert [row.public_id for row in kept] == [f"resp_{trace_id}"] * sees
+
+
+async def test_an_answer_that_comes_after_its_document_went_is_not_there(backend: Backend) -> None:
+    (document,) = all_documents(backend, backend.find_store("s")).values()
+    question = ({"role": "user", "content": "Which ducks dive for weeds?"},)
+    prepared = prepare(backend, Ask((backend.find_store("s"),), question, kind="response"))
+    intake.delete_documents(backend, [document])
+    listing.keep_answer(backend, prepared, "response", {"id": "resp_1", "model": "extractive"}, [])
+    with pytest.raises(NotThere):
+        listing.stored_answer(backend, "response", "resp_1")
 
 
 async def test_old_traces_go_and_judged_ones_stay(backend: Backend) -> None:
