@@ -14,7 +14,7 @@ import pytest
 from tests.api.running import Corpus
 from tests.fakes.openai_server import FakeOpenAI, Say
 
-CASES = 200
+CASES = 60
 SAYING = "the lamp is charged for two hours and parcels travel by boat while refunds take one week"
 QUESTION = "Charge the lamp, return a kettle, parcels to Norway by boat"
 SEARCH = {"score_threshold": 0.0}
