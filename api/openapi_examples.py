@@ -1,6 +1,6 @@
 """Requests that the interface's documentation shows, by operation and by what each does. They run as they stand over
-the store `manual` of `rag serve --with-manual`, where the ids of a file, a key, a trace and an evaluation, the name of a
-question set and the id of a generation that is ready are replaced by those of some that are there."""
+the store `manual` of `rag serve --with-manual`, where the ids of a file, a key, a trace and an evaluation, the name of
+a question set and the id of a generation that is ready are replaced by those of some that are there."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from rag.blobs import place_of as blobs_place
 from rag.catalog import generations, stores
 from rag.catalog.database import Database, open_database
 from rag.catalog.engines import parse_url
-from rag.catalog.records import Generation, Store
+from rag.catalog.records import Generation, Place, Store
 from rag.embedders import Embedder, EmbedderRegistry
 from rag.keys import Keys
 from rag.models.registry import EXTRACTIVE, ModelRegistry
@@ -127,18 +127,18 @@ class Backend:
         require_same_space(self.space(generation), embedder.space, f"The store's generation {generation.id}")
         return embedder
 
-    def view(self, generation: Generation) -> View:
-        """The generation's view, up to date."""
-        return self.views.get(generation)
+    def view(self, generation: Generation, place: Place | None = None) -> View:
+        """The generation's view, as far as a place that was just read, or else as the catalog is now."""
+        return self.views.get(generation, place)
 
     def remote(self, generation: Generation) -> RemoteIndex | None:
         """The generation's index in an engine of its own; None where it has a view."""
         return self.remotes.of(generation) if is_remote(generation) else None
 
-    def searchable(self, generation: Generation) -> Searchable:
-        """What answers for a generation, with everything that was acknowledged so far."""
+    def searchable(self, generation: Generation, place: Place | None = None) -> Searchable:
+        """What answers for a generation, with everything that was acknowledged so far, or up to a place."""
         remote = self.remote(generation)
-        return self.view(generation) if remote is None else remote  # an empty one is falsy
+        return self.view(generation, place) if remote is None else remote  # an empty one is falsy
 
     def find_store(self, name: str) -> Store:
         """A store by public id or unique name. Raises NotThere."""
@@ -150,9 +150,11 @@ class Backend:
         with self.database.read() as connection:
             return generations.live_generation(connection, store.id)
 
-    def generations_for(self, asked: Sequence[Store], named: str | None = None) -> list[tuple[Store, Generation]]:
-        """What answers for each of these stores: the generation of this public id, if it is one of the store's, else
-        the live one.
+    def generations_for(
+        self, asked: Sequence[Store], named: str | None = None
+    ) -> list[tuple[Store, Generation, Place]]:
+        """What answers for each of these stores, and how far it is: the generation of this public id, if it is one of
+        the store's, else the live one.
 
         Raises NotThere (`generation_not_found`) for one of another store, and ChangeRequest
         (`generation_not_searchable`) for one that is not kept up to date.
@@ -165,9 +167,9 @@ class Backend:
                     raise generations.no_generation(named)
                 generations.require_searchable(found)
             return [
-                (store, found)
+                (store, found, generations.require_place(connection, found))
                 if found is not None and found.store_id == store.id
-                else (store, generations.live_generation(connection, store.id))
+                else (store, *generations.live_place(connection, store.id))
                 for store in asked
             ]
 

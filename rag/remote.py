@@ -22,7 +22,7 @@ from rag.catalog import documents
 from rag.catalog.database import Database, incarnation
 from rag.catalog.records import Generation
 from rag.fusion import Scored
-from rag.searchable import Scores, Statistics, Tags, both_legs
+from rag.searchable import Scores, Statistics, Tags, Vector, both_legs
 from rag.settings import QdrantSettings, Settings, secret
 from rag.spaces import Space
 
@@ -52,7 +52,7 @@ class RemoteIndex:
         """A document that has an attribute of this name and kind."""
 
     def search(
-        self, vector: Scores | None, words: str | None, condition: Filter | None, depth: int, tags: Tags
+        self, vector: Vector | None, words: str | None, condition: Filter | None, depth: int, tags: Tags
     ) -> Scored:
         """See `Searchable.search`. Both legs go in one request, and in another what one leg lacks of the other's."""
         from indexes.qdrant_collection import Leg
@@ -61,13 +61,16 @@ class RemoteIndex:
             return both_legs(None, None, lambda *_: (_NOTHING, _NOTHING))
         seen = None if tags is None else AnyTag(tags)
         condition = condition if tags is None else permitted(tags, condition)
-        queries = [query for query in (vector, words) if query is not None]
+        dense_query = vector() if vector is not None else None
+        queries = [query for query in (dense_query, words) if query is not None]
         found = iter(self.collection.search(self.scope, [Leg(query, depth) for query in queries], condition, seen=seen))
         dense = next(found) if vector is not None else None
         keyword = next(found) if words is not None else None
 
         def rescore(no_dense: Ids, no_keyword: Ids) -> tuple[Scores, Scores]:
-            wanted = [(query, ids) for query, ids in ((vector, no_dense), (words, no_keyword)) if query is not None]
+            wanted = [
+                (query, ids) for query, ids in ((dense_query, no_dense), (words, no_keyword)) if query is not None
+            ]
             scores = iter(self.collection.scores(self.scope, wanted, seen))
             dense_scores = next(scores) if vector is not None else _NOTHING
             return dense_scores, np.nan_to_num(next(scores)) if words is not None else _NOTHING

@@ -24,7 +24,7 @@ from rag.context import Candidate
 from rag.embedders import Embedder
 from rag.fusion import Scored, best_first, fuse_rrf, fuse_scaled, merge_by_rank
 from rag.relevance import coverage, relevance
-from rag.searchable import Searchable, Tags
+from rag.searchable import Searchable, Tags, Vector
 
 Mode = Literal["hybrid", "dense", "keyword"]
 Fusion = Literal["scaled", "rrf"]
@@ -138,12 +138,11 @@ def _retrieve(
     head = question[:QUERY_LIMIT]
     asked = _Question(question, without_common_words(head), content_words(head))
     groups: dict[int, list[_Searched]] = {}
-    for store, generation in backend.generations_for(stores, options.generation):
+    for store, generation, place in backend.generations_for(stores, options.generation):
         manner = _manner(backend, generation, options, factor, limit)
-        view = backend.searchable(generation)
+        view = backend.searchable(generation, place)
         clock.mark("follow")
-        vector = _question_vector(backend, generation, head) if manner.mode != "keyword" and len(view) else None
-        clock.mark("embed")
+        vector = _vector(backend, generation, head, clock) if manner.mode != "keyword" and len(view) else None
         words = asked.sought if manner.mode != "dense" else None
         scored = view.search(vector, words, options.condition, manner.depth, backend.caller.tags)
         groups.setdefault(generation.space_id, []).append(_Searched(store, generation, view, scored, manner))
@@ -183,6 +182,8 @@ def embed_question(embedder: Embedder, question: str) -> NDArray[np.float32]:
     of it is dropped.
     """
     question = question[:QUERY_LIMIT]
+    if question.isascii() and len(question) < embedder.limit:  # no token is shorter than a letter
+        return np.asarray(embedder.embed_queries([question])[0])
     spans = embedder.tokenizer.offsets(question)
     if len(spans) <= embedder.limit:
         return np.asarray(embedder.embed_queries([question])[0])
@@ -192,11 +193,19 @@ def embed_question(embedder: Embedder, question: str) -> NDArray[np.float32]:
     return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), dtype=np.float32)
 
 
-def _question_vector(backend: Backend, generation: Generation, question: str) -> NDArray[np.float32]:
+def _vector(backend: Backend, generation: Generation, question: str, clock: Clock) -> Vector:
+    """What gives the question's vector in a generation's space. Raises as `Backend.embedder` does, at once."""
     embedder = backend.embedder(generation)
-    return backend.question_vectors.get(
-        embedder.space.fingerprint, question, lambda: embed_question(embedder, question)
-    )
+
+    def vector() -> NDArray[np.float32]:
+        clock.mark("search")
+        found = backend.question_vectors.get(
+            embedder.space.fingerprint, question, lambda: embed_question(embedder, question)
+        )
+        clock.mark("embed")
+        return found
+
+    return vector
 
 
 def _pieces(question: str, spans: Sequence[tuple[int, int]], embedder: Embedder) -> list[str]:

@@ -16,15 +16,17 @@ Scores = NDArray[np.float32]
 Tags = frozenset[str] | None
 """What a caller holds (`Caller.tags`); None sees everything."""
 Statistics = tuple[int, Sequence[int]]
+Vector = Callable[[], Scores]
 
 
 class Searchable(Protocol):
     """Both legs of one generation."""
 
     def search(
-        self, vector: Scores | None, words: str | None, condition: Filter | None, depth: int, tags: Tags
+        self, vector: Vector | None, words: str | None, condition: Filter | None, depth: int, tags: Tags
     ) -> Scored:
         """What each leg proposes, at most `depth` chunks each, and both scores of all of them; None leaves a leg out.
+        The question's `vector` is asked for once, here, so that it can be computed beside the other leg's search.
 
         Documents without any of these `tags` are as if they were not there: neither hits nor scores nor errors depend
         on them. A chunk that is not visible in the catalog may be among the hits. Raises ChangeRequest for a filter by

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 from indexes.errors import ChangeRequest
 
@@ -29,7 +30,7 @@ class Space:
     token_limit: int
     """Tokens that the model reads, special tokens included."""
 
-    @property
+    @cached_property  # each query asks for it several times
     def fingerprint(self) -> str:
         """32 hexadecimal digits over every field."""
         canonical = json.dumps(asdict(self), sort_keys=True, ensure_ascii=True)

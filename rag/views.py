@@ -14,6 +14,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Lock, RLock, Thread
@@ -36,7 +37,7 @@ from rag.catalog.database import Database
 from rag.catalog.database import incarnation as read_incarnation
 from rag.catalog.records import FOLLOWING, Generation, Place
 from rag.fusion import Scored
-from rag.searchable import Scores, Statistics, Tags, both_legs
+from rag.searchable import Scores, Statistics, Tags, Vector, both_legs
 from rag.seen_words import ChunkWords, Seen, bm25
 from rag.spaces import Space
 
@@ -49,6 +50,10 @@ BYTES_A_VIEW = 1 << 20
 BYTES_A_CHUNK = 350
 """What an open view takes beside its vectors, about: its tables, and the keyword index (measured at 100,000 chunks)."""
 
+LEGS_BESIDE = 4
+MOST_COUNTED = 50_000
+"""Words of which a view remembers how many chunks hold them."""
+
 MOST_SEEN = 256
 """Callers' sets of tags for which a view remembers what they see: up to 80 KB each."""
 
@@ -56,6 +61,15 @@ STALE_SECONDS = 60.0
 """How long a snapshot may hold chunks that were retired, while a view of it is open."""
 
 log = logging.getLogger(__name__)
+
+
+class Shared:
+    """What the views of a process have together."""
+
+    def __init__(self) -> None:
+        self.chunk_words = ChunkWords()
+        self.beside = ThreadPoolExecutor(LEGS_BESIDE, "keyword-leg")
+        """Searches the keyword leg while the question is embedded and the dense leg is searched."""
 
 
 class View:
@@ -68,7 +82,7 @@ class View:
         space: Space,
         folder: Path,
         snapshots: Path,
-        chunk_words: ChunkWords | None = None,
+        shared: Shared,
     ) -> None:
         self.generation = generation
         self.space = space
@@ -84,19 +98,24 @@ class View:
         self._database = database
         self._folder = folder
         self._snapshots = snapshots
-        self._chunk_words = chunk_words or ChunkWords()
+        self._shared = shared
         self._seen: dict[frozenset[str], Seen] = {}
+        self._counted: tuple[tuple[int, int], dict[str, int]] = (-1, -1), {}
+        """The numbers of chunks that words occur in, and what position they are of."""
         self._changing = RLock()
         self._unsaved = 0
         self._stale_since: float | None = None
         """When the snapshot may have begun to hold retired chunks."""
         self._start()
 
-    def follow(self) -> None:
-        """Take in whatever the change log has beyond this view. Raises NotThere when the store is gone, and
-        ChangeRequest (`generation_not_searchable`) when the generation is no longer followed."""
-        with self._database.read() as connection:
-            place = self._place(connection)
+    def follow(self, place: Place | None = None) -> None:
+        """Take in what the change log has beyond this view, up to a place, or all.
+
+        Raises NotThere when the store is gone, and ChangeRequest (`generation_not_searchable`) when the generation is
+        no longer followed."""
+        if place is None:
+            with self._database.read() as connection:
+                place = self._place(connection)
         self.follow_to(place)
 
     def follow_to(self, place: Place) -> None:
@@ -117,20 +136,26 @@ class View:
         return generations.require_place(connection, self.generation)
 
     def search(
-        self, vector: Scores | None, words: str | None, condition: Filter | None, depth: int, tags: Tags
+        self, vector: Vector | None, words: str | None, condition: Filter | None, depth: int, tags: Tags
     ) -> Scored:
         """See `Searchable.search`."""
         allowed = self.allowed(condition if tags is None else permitted(tags, condition))
         if allowed is not None and len(allowed) == len(self):
             allowed = None  # a search among everything is several times as fast
         vectors, keywords = self.vectors, self.words
-        dense = vectors.search(vector, depth, allowed) if vector is not None else None
-        keyword = keywords.search(words, depth, allowed) if words is not None else None
+        if vector is None or words is None:
+            query = vector() if vector is not None else None
+            dense = vectors.search(query, depth, allowed) if query is not None else None
+            keyword = keywords.search(words, depth, allowed) if words is not None else None
+        else:
+            beside = self._shared.beside.submit(keywords.search, words, depth, allowed)
+            query = vector()
+            dense, keyword = vectors.search(query, depth, allowed), beside.result()
 
         def rescore(no_dense: Ids, no_keyword: Ids) -> tuple[Scores, Scores]:
             nothing = np.empty(0, dtype=np.float32)
             return (
-                vectors.scores(vector, no_dense) if vector is not None else nothing,
+                vectors.scores(query, no_dense) if query is not None else nothing,
                 keywords.scores(words, no_keyword) if words is not None else nothing,
             )
 
@@ -146,7 +171,7 @@ class View:
     def statistics(self, words: Sequence[str], tags: Tags) -> Statistics:
         """See `Searchable.statistics`."""
         if tags is None:
-            return len(self), self.words.document_frequency(words)
+            return len(self), self._frequencies(words)
         with self._changing:
             seen = self._seen.get(tags)
             if seen is None or seen.position != (self.position, self.seen):
@@ -157,6 +182,16 @@ class View:
                     self._seen.clear()
                 self._seen[tags] = seen
         return seen.total, seen.counts(words, self.words.contains)
+
+    def _frequencies(self, words: Sequence[str]) -> list[int]:
+        """In how many chunks each word occurs: common words are asked for again and again, and cost most to count."""
+        at = self.position, self.seen
+        known = self._counted if self._counted[0] == at and len(self._counted[1]) < MOST_COUNTED else (at, {})
+        missing = [word for word in words if word not in known[1]]
+        if missing:
+            known[1].update(zip(missing, self.words.document_frequency(missing), strict=True))
+        self._counted = known
+        return [known[1][word] for word in words]
 
     def allowed(self, condition: Filter | None) -> Ids | None:
         """The chunks of the documents that a filter matches, sorted; None for no filter.
@@ -183,7 +218,7 @@ class View:
             with self._database.read() as connection:
                 return list(changes.read_texts(connection, missing))
 
-        return bm25(distinct, total, counts, self._chunk_words.of(ids, texts))
+        return bm25(distinct, total, counts, self._shared.chunk_words.of(ids, texts))
 
     def save_if_due(self, share: float = 0.2, least: int = 2_000, stale: float = STALE_SECONDS) -> None:
         """Write a snapshot when more than this share of the chunks, and this many, have changed since the last one, or
@@ -293,7 +328,7 @@ class View:
     def _build_anew(self, connection: Connection, place: Place) -> None:
         """Build beside what is there and change over: searches under way go on with what they began with."""
         aside = self._folder.with_name(f"{self.generation.id}-{secrets.token_hex(4)}")
-        new = View(self._database, self.generation, self.space, aside, self._snapshots, self._chunk_words)
+        new = View(self._database, self.generation, self.space, aside, self._snapshots, self._shared)
         try:
             new._build(connection, place)
         except BaseException:
@@ -386,7 +421,7 @@ class Views:
         self._most_bytes = most_bytes
         self._space_of = space_of
         self._snapshots = folder / "snapshots"
-        self._chunk_words = ChunkWords()
+        self._shared = Shared()
         self._folder = folder / f"{os.getpid()}-{secrets.token_hex(4)}"
         self._views: dict[int, View] = {}
         self._lock = Lock()
@@ -403,8 +438,9 @@ class Views:
         for thread in self._threads:
             thread.start()
 
-    def get(self, generation: Generation) -> View:
-        """The view of a generation, opened if need be and up to date with everything acknowledged so far."""
+    def get(self, generation: Generation, place: Place | None = None) -> View:
+        """The view of a generation, opened if need be and up to date with everything acknowledged so far, or as far as
+        this place."""
         with self._lock:
             opening = self._opening.setdefault(generation.id, Lock())
             view = self._views.get(generation.id)
@@ -414,8 +450,8 @@ class Views:
                 if view is None or view.released:
                     view = self._open(generation)
         view.used = time.monotonic()
-        view.follow()
-        return self.get(generation) if view.released else view
+        view.follow(place)
+        return self.get(generation, place) if view.released else view
 
     def lagging(self, seconds: float) -> int:
         """How many open views have been behind the catalog for so long."""
@@ -431,6 +467,7 @@ class Views:
             views, self._views = list(self._views.values()), {}
         for view in views:
             view.release()
+        self._shared.beside.shutdown()
         shutil.rmtree(self._folder, ignore_errors=True)
         self._owner.close()
 
@@ -441,7 +478,7 @@ class Views:
             self._space_of(generation),
             self._folder / str(generation.id),
             self._snapshots / str(generation.id),
-            self._chunk_words,
+            self._shared,
         )
         view.follow()
         with self._lock:

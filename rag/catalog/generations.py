@@ -41,10 +41,16 @@ def create_generation(connection: Connection, store: Store, values: Mapping[str,
 
 def live_generation(connection: Connection, store_id: int) -> Generation:
     """The generation that answers. Raises NotThere when the store is gone."""
+    return live_place(connection, store_id)[0]
+
+
+def live_place(connection: Connection, store_id: int) -> tuple[Generation, Place]:
+    """The generation that answers and how far it is, in one query. Raises as `live_generation`."""
     row = connection.execute(_live_by_store(), {"id": store_id}).first()
     if row is None:
         raise NotThere("The vector store was deleted meanwhile.", code="vector_store_not_found")
-    return _generation(row)
+    *columns, seq = row
+    return Generation(*columns), Place(seq, seq)
 
 
 def get_generation(connection: Connection, store: Store, public_id: str) -> Generation:
@@ -345,7 +351,12 @@ def _listed(
 @cache
 def _live_by_store() -> sa.Select[Any]:
     mine = _generations.store_id == sa.bindparam("id")
-    return sa.select(schema.generations).where(mine, _generations.state == "live")
+    columns = [_generations[name] for name in Generation.__dataclass_fields__]
+    return (
+        sa.select(*columns, _stores.seq)
+        .join(schema.stores, _stores.id == _generations.store_id)
+        .where(mine, _generations.state == "live")
+    )
 
 
 def _generation(row: Row[Any]) -> Generation:

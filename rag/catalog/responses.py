@@ -62,9 +62,10 @@ def add_response(
         "body": dict(body),
         "created_at": int(time.time()),
     }
-    (number,) = connection.execute(sa.insert(_table).values(values)).inserted_primary_key or ()
+    made = connection.execute(sa.insert(_table).values(values)).inserted_primary_key
+    assert made is not None
     used = set(documents) | (answered.documents_of(connection, _table, previous_id) if previous_id else set())
-    answered.note_documents(connection, _table, ((number, document) for document in used))
+    answered.note_documents(connection, _table, ((made[0], document) for document in used))
 
 
 def get_response(connection: Connection, caller: Caller, kind: Kind, public_id: str) -> StoredResponse:

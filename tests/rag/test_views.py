@@ -415,9 +415,9 @@ def test_a_search_goes_on_with_a_view_that_is_let_go(tmp_path: Path) -> None:
         generation = backend.live_generation(store)
         view = backend.view(generation)
         vector = backend.embedder(generation).embed_queries(["finches"])[0]
-        before = view.search(vector, "finches", None, 5, None)
+        before = view.search(lambda: vector, "finches", None, 5, None)
         view.release()
-        after = view.search(vector, "finches", None, 5, None)
+        after = view.search(lambda: vector, "finches", None, 5, None)
         assert (after.ids.tolist(), after.dense.tolist()) == (before.ids.tolist(), before.dense.tolist())
         assert found(backend, store, "finches") == ["a.txt"]
 
