@@ -118,6 +118,9 @@ class Backfill:
             if taken is None:
                 raise _Lost
             generation = taken
+        if is_remote(generation) and generation.filled_through == 0:
+            # It may hold what it was given before it failed, and was not told to forget since.
+            indexing.reconcile(self._backend, generation)
         with self._backend.database.read() as connection:
             stretch = generations.next_stretch(connection, generation, VERSIONS_AT_ONCE, CHARACTERS_AT_ONCE)
         if stretch.version_ids:
@@ -135,8 +138,8 @@ class Backfill:
         embedder = self._backend.embedder(generation)
         manner = Manner(self._give_way, require_held, EMBED_AT_ONCE, generation.id not in self._in_order)
         split_missing(self._backend, generation, embedder, stretch.version_ids, manner)
-        embed_missing(self._backend, generation, embedder, stretch.version_ids, manner)
-        self._in_order.add(generation.id)
+        if embed_missing(self._backend, generation, embedder, stretch.version_ids, manner):
+            self._in_order.add(generation.id)
         indexing.write_versions(self._backend, generation, stretch.version_ids, coming=False)
 
     def _give_way(self) -> None:

@@ -40,7 +40,7 @@ class Manner:
     """Called in each transaction that writes; what it raises takes that back."""
     at_once: int = EMBED_AT_ONCE
     check_order: bool = False
-    """Let the first batch show that its rows are in the order of the texts."""
+    """Let the first batch of several texts show that its rows are in their order."""
 
 
 def split_missing(
@@ -85,8 +85,9 @@ def new_chunks(
 
 def embed_missing(
     backend: Backend, generation: Generation, embedder: Embedder, version_ids: Sequence[int], manner: Manner
-) -> None:
-    """Compute the vectors that these versions' chunks lack in the generation's space.
+) -> bool:
+    """Compute the vectors that these versions' chunks lack in the generation's space. Returns whether the embedder has
+    shown that it keeps to the order of the texts.
 
     Raises TryLater when the embedder is out of reach, and as `embed_checked` and `require_order` do.
     """
@@ -100,7 +101,7 @@ def embed_missing(
             wanted[key] = embedding_text(header, text), tokens, version_id
     # Texts of like length go together, so that little is spent on padding.
     order = sorted(wanted, key=lambda key: wanted[key][1])
-    check_order = manner.check_order
+    in_order = not manner.check_order
     for start in range(0, len(order), manner.at_once):
         manner.before()
         keys = order[start : start + manner.at_once]
@@ -111,9 +112,9 @@ def embed_missing(
             continue
         batch = [wanted[key][0] for key in keys]
         rows = embed_checked(embedder, batch)
-        if check_order:
+        if not in_order and len(batch) > 1:
             require_order(embedder, batch, rows)
-            check_order = False
+            in_order = True
         made: dict[int, tuple[int, int]] = {}
         for key in keys:
             _, tokens, version_id = wanted[key]
@@ -125,6 +126,7 @@ def embed_missing(
             kept = [i for i, key in enumerate(keys) if key in held]
             vectors.put_vectors(connection, space, tenant, [keys[i] for i in kept], rows[kept])
             manner.beside(connection, made)
+    return in_order
 
 
 def _parsed(version: SplitAgain, data: bytes) -> ParsedDocument:

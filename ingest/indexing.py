@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,13 +63,19 @@ def write_versions(backend: Backend, generation: Generation, version_ids: Sequen
 
 
 def forget_versions(backend: Backend, store_of: Mapping[int, int]) -> None:
-    """Remove the points of these versions (version to store). Raises TryLater when an engine is out of reach."""
+    """Remove the points of these versions (version to store).
+
+    Raises TryLater when the engine of a live generation is out of reach. Another one must not hold anything up: what it
+    goes on holding, the next comparison finds.
+    """
     with backend.database.read() as connection:
         stores_here = sorted(set(store_of.values()))
         remote = [g for store_id in stores_here for g in _remote_generations(connection, store_id)]
     for generation in remote:
         versions = [version for version, owner in store_of.items() if owner == generation.store_id]
-        backend.remotes.collection(generation.space_id).remove_versions(generation.store_id, versions)
+        with _in_time(backend, generation.space_id, live=generation.state == "live") as reached:
+            if reached:
+                backend.remotes.collection(generation.space_id).remove_versions(generation.store_id, versions)
 
 
 def forget_scope(backend: Backend, generation: Generation) -> None:
@@ -104,18 +111,31 @@ def settle(backend: Backend) -> None:
     done: list[int] = []
     try:
         for task in tasks:
-            try:
-                _tell(backend, task)
-            except TryLater as error:
-                if task.document_id is None or (task.space_id, task.store_id) in live:
-                    raise
-                log.warning("a generation that is not live is told of a change later: %s", error)
-            else:
-                done.append(task.id)
+            urgent = task.document_id is None or (task.space_id, task.store_id) in live
+            with _in_time(backend, task.space_id, live=urgent) as reached:
+                if reached:
+                    _tell(backend, task)
+                    done.append(task.id)
     finally:
         if done:
             with backend.database.write() as connection:
                 index_tasks.cross_off(connection, done)
+
+
+@contextmanager
+def _in_time(backend: Backend, space_id: int, *, live: bool) -> Iterator[bool]:
+    """Whether to speak to an engine now. One that is out of reach is an error for what is live only: for the rest it is
+    left alone for a while."""
+    if not live and backend.remotes.is_left_alone(space_id):
+        yield False
+        return
+    try:
+        yield True
+    except TryLater as error:
+        if live:
+            raise
+        backend.remotes.note_out_of_reach(space_id)
+        log.warning("a generation that is not live is told of changes later: %s", error)
 
 
 def reconcile(backend: Backend, generation: Generation, tell: Progress = lambda *_: None) -> int:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 _NOTHING: Scores = np.empty(0, dtype=np.float32)
 COUNTED_FOR = 10.0
 """Seconds for which a count of chunks is good enough: it only weighs words."""
+LEFT_ALONE = 60.0
+"""Seconds for which an engine that was out of reach is not told of changes that can wait."""
 
 
 class RemoteIndex:
@@ -136,6 +138,15 @@ class RemoteIndexes:
         self._connection: QdrantConnection | None = None
         self._collections: dict[int, QdrantCollection] = {}
         self._open: dict[int, RemoteIndex] = {}
+        self._out_of_reach: dict[int, float] = {}
+
+    def note_out_of_reach(self, space_id: int) -> None:
+        """Leave the engine of a space alone for a while."""
+        self._out_of_reach[space_id] = time.monotonic()
+
+    def is_left_alone(self, space_id: int) -> bool:
+        """Whether the engine of a space was out of reach a moment ago."""
+        return time.monotonic() - self._out_of_reach.get(space_id, -LEFT_ALONE) < LEFT_ALONE
 
     def of(self, generation: Generation) -> RemoteIndex:
         """A generation's index. Raises TryLater when the engine is out of reach, and what `ensure` raises."""

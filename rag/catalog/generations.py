@@ -187,8 +187,9 @@ def next_stretch(connection: Connection, generation: Generation, versions: int, 
     ids = [row.id for row in rows[:taken]]
     if taken == len(rows):
         return Stretch(ids, size, seq, 0, ends=True)
-    last = rows[taken - 1]
-    return Stretch(ids, size, last.published_seq - 1, last.id, ends=False)
+    last, following = rows[taken - 1], rows[taken]
+    within = last.id if following.published_seq == last.published_seq else 0
+    return Stretch(ids, size, following.published_seq - 1, within, ends=False)
 
 
 def advance(
