@@ -17,7 +17,7 @@ from rag.models.registry import ModelRegistry
 from rag.settings import Settings, load_settings, settings_names
 from tests.api.running import fill
 from tests.campaigns.kills import Server, free_port
-from tests.installations import one_process, running
+from tests.installations import Process, one_process, running
 
 MANUAL = Path(__file__).resolve().parents[2] / "api" / "manual"
 PAGES = (
@@ -26,6 +26,7 @@ PAGES = (
     "concepts",
     "configuration",
     "access",
+    "evaluation",
     "formats",
     "moving",
     "operating",
@@ -57,7 +58,7 @@ def run(example: str, folder: Path, environment: dict[str, str], seconds: float)
     return done.stdout
 
 
-def surroundings(server: Server, home: Path) -> dict[str, str]:
+def surroundings(server: Server | Process, home: Path) -> dict[str, str]:
     """The environment of somebody who speaks to this server with these programs."""
     return {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -107,6 +108,23 @@ def test_access_works_as_written(tmp_path: Path) -> None:
     assert said[2].count("forty crowns") == 1
 
 
+def test_evaluation_works_as_written(tmp_path: Path) -> None:
+    with running(
+        one_process(tmp_path, {"RAG_EMBEDDER": "toy-384", "RAG_RETRIEVAL_MIN_RELEVANCE": "0"})
+    ) as installation:
+        environment = surroundings(installation.processes[0], tmp_path)
+        here = {name: value for name, value in environment.items() if name != "RAG_URL"}
+        here |= {"RAG_DATA": str(tmp_path / "data"), "RAG_EMBEDDER": "toy-384"}
+        kept, feedback, compared, tried = examples("evaluation", "sh")
+        said = [run(example, tmp_path, environment, seconds=60) for example in (kept, feedback, compared)]
+        said.append(run(tried, tmp_path, here, seconds=120))
+    assert "helpdesk@1" in said[0]
+    assert said[0].count('"question": ') == 4
+    assert "nDCG@10" in said[2]
+    assert "chunk_tokens 128" in said[3]
+    assert "<svg" in (tmp_path / "experiment-sizes" / "report.html").read_text()
+
+
 def test_the_clients_work_as_written(tmp_path: Path) -> None:
     pytest.importorskip("llama_index.core", reason="the extra `llama-index` is not installed")
     with running(one_process(tmp_path, {"RAG_EMBEDDER": "toy-384"})) as installation:
@@ -146,7 +164,7 @@ def test_every_field_of_an_archive_is_told() -> None:
     assert all(f"`{name}`" in text for name in names)
 
 
-@pytest.mark.parametrize("example", examples("configuration", "toml"))
+@pytest.mark.parametrize("example", [*examples("configuration", "toml"), *examples("evaluation", "toml")])
 def test_settings_examples_load(example: str, tmp_path: Path) -> None:
     file = tmp_path / "rag.toml"
     file.write_text(example)
