@@ -32,6 +32,8 @@ class Arm(Strict):
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00]+$")]
     vector_store_id: _Name | None = None
+    generation: _Name | None = None
+    """Of the vector store, by its id; unset: the one that is live when the evaluation is asked for."""
     mode: Mode | None = None
     fusion: Fusion | None = None
     dense_weight: _Share | None = None
@@ -56,6 +58,7 @@ class Arm(Strict):
             dense_weight=self.dense_weight,
             depth=self.depth,
             min_relevance=self.min_relevance,
+            generation=self.generation,
         )
 
     def ask(self, store: Store, question: Question) -> Ask:

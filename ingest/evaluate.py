@@ -183,7 +183,8 @@ class _Way:
         self._options = options
         self._limit = options.limit or (backend.settings.context.candidates if plan.contexts else None)
         self._dense = (options.mode or backend.settings.retrieval.mode) != "keyword"
-        self._tokenizer = backend.embedder(backend.live_generation(store)).tokenizer if self._dense else None
+        ((_, generation, _),) = backend.generations_for([store], options.generation)
+        self._tokenizer = backend.embedder(generation).tokenizer if self._dense else None
         retrieve(self.backend, [store], "Warm up: open the view, load the model.", options)
 
     def ask(self, question: Question) -> Retrieval:

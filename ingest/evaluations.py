@@ -33,15 +33,17 @@ log = logging.getLogger(__name__)
 def submit(backend: Backend, request: EvaluationRequest) -> Evaluation:
     """Queue an evaluation. Raises NotThere, ChangeRequest or Unsupported for whatever it names that is not there, and
     ChangeRequest (`empty_question_set`) where the split holds no question."""
-    stores = [store for _, store in _stores_of(backend, request)]
+    asked = list(_stores_of(backend, request))
+    stores = [store for _, store in asked]
+    arms = [arm.model_copy(update={"generation": _generation_of(backend, arm, store)}) for arm, store in asked]
     question_set = question_sets.find(backend, request.question_set)
     total = len(_questions(backend, question_set, request))
     measure({}, {}, request.measures)
     folders = [backend.settings.prompts] if backend.settings.prompts else []
     for arm in request.arms:
         load_prompt(arm.prompt or backend.models.get(arm.model).prompt, folders)
-    # The version that is the newest one now, whatever comes until it is carried out.
-    fixed = request.model_copy(update={"question_set": question_set.public_id})
+    # The version that is the newest one now, and the generations that are live, whatever comes until it is carried out.
+    fixed = request.model_copy(update={"question_set": question_set.public_id, "arms": arms})
     with backend.database.write() as connection:
         return evaluations.add_evaluation(
             connection, backend.caller.tenant, [store.id for store in stores], fixed.model_dump(), total
@@ -133,6 +135,12 @@ def _failure(evaluation: Evaluation, error: Exception) -> dict[str, Any]:
 def _stores_of(backend: Backend, request: EvaluationRequest) -> Iterator[tuple[Arm, Store]]:
     for arm in request.arms:
         yield arm, backend.find_store(arm.vector_store_id or request.vector_store_id)
+
+
+def _generation_of(backend: Backend, arm: Arm, store: Store) -> str:
+    """Raises NotThere, and ChangeRequest (`generation_not_searchable`)."""
+    ((_, generation, _),) = backend.generations_for([store], arm.generation)
+    return generation.public_id
 
 
 def _questions(backend: Backend, question_set: QuestionSet, request: EvaluationRequest) -> list[Question]:

@@ -14,20 +14,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
 from sqlalchemy.engine import Connection
 
 from indexes import require_keyword_index, require_vector_index
 from indexes.errors import ChangeRequest, RagError, TryLater
+from rag import question_sets
 from rag.backend import Backend
-from rag.catalog import generations, stores
+from rag.catalog import evaluations, generations, stores
 from rag.catalog.records import ChunkSet, Filled, Generation, GenerationEvent, Store
 from rag.embedders import Embedder
+from rag.evaluation.comparing import Difference
+from rag.evaluation.gate import Verdict, verdict
 from rag.remote import is_remote, require_together
 from rag.spaces import Space
 
 WAIT_SECONDS = 5.0
 """For how long a promotion waits for what came last."""
 LOOK_EVERY = 0.02
+_DIFFERENCE = TypeAdapter(Difference)
 
 
 @dataclass(frozen=True)
@@ -40,14 +45,6 @@ class Splitting:
     settings: Mapping[str, Any]
     max_tokens: int | None
     as_before: bool
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether a generation may take the place of the live one, and why."""
-
-    passed: bool
-    reason: str
 
 
 Gate = Callable[[Connection, Generation, Generation], Verdict]
@@ -73,9 +70,24 @@ class GenerationSummary:
         return (self.filled.characters_total - self.filled.characters) / rate
 
 
-def gate_of(_backend: Backend) -> Gate | None:
-    """What a promotion must pass, None where anything that is complete may be promoted."""
-    return None
+def gate_of(backend: Backend) -> Gate | None:
+    """What a promotion must pass, None where anything that is complete may be promoted: the newest evaluation that
+    compares the generation with the live one, on the gate's question set where it names one.
+
+    Raises NotThere for a question set that is not there.
+    """
+    settings = backend.settings.gate
+    if settings.metric is None:
+        return None
+    asked = None if settings.question_set is None else question_sets.find(backend, settings.question_set).public_id
+
+    def gate(connection: Connection, generation: Generation, live: Generation) -> Verdict:
+        tenant, pair = backend.caller.tenant, (live.public_id, generation.public_id)
+        found = evaluations.comparison_of(connection, tenant, generation.store_id, pair, asked)
+        measured = None if found is None else found["measures"].get(settings.metric)
+        return verdict(settings, None if measured is None else _DIFFERENCE.validate_python(measured))
+
+    return gate
 
 
 # ---- looking ---------------------------------------------------------------------------------------------------------
@@ -257,15 +269,15 @@ def promote(
         generation = generations.get_generation(connection, store, public_id)
         _require_promotable(generation)
         live = generations.live_generation(connection, store.id)
-        verdict = None if gate is None else gate(connection, generation, live)
-    if verdict is not None and not verdict.passed and not force:
+        said = None if gate is None else gate(connection, generation, live)
+    if said is not None and not said.passed and not force:
         raise ChangeRequest(
-            f"The generation {public_id} does not pass the gate: {verdict.reason}. The live one goes on answering; "
+            f"The generation {public_id} does not pass the gate. {said.message} The live one goes on answering; "
             "`force` promotes it all the same.",
             code="gate_failed",
             param="generation",
         )
-    body = {"forced": force, "instead_of": live.public_id, "verdict": None if verdict is None else asdict(verdict)}
+    body = {"forced": force, "instead_of": live.public_id, "verdict": None if said is None else asdict(said)}
     _exchange(backend, store, generation, live, wait_seconds, "promoted", body)
     return get_generation(backend, store, public_id)
 

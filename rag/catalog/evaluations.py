@@ -73,6 +73,24 @@ def list_evaluations(connection: Connection, tenant: str, page: PageRequest) -> 
     return Page([_evaluation(row) for row in rows], more)
 
 
+def comparison_of(
+    connection: Connection, tenant: str, store_id: int, generations: tuple[str, str], question_set: str | None
+) -> Mapping[str, Any] | None:
+    """The newest comparison of the second of two generations of a store (public ids) with the first, on this question
+    set (public id; None: on any)."""
+    query = sa.select(_table).where(
+        _table.c.tenant == tenant, _table.c.state == "completed", _table.c.stores.like(f"%,{store_id},%")
+    )
+    for row in connection.execute(query.order_by(_table.c.id.desc()).execution_options(yield_per=10)):
+        of_arm = {arm["name"]: arm.get("generation") for arm in row.request["arms"]}
+        for comparison in row.result["comparisons"]:
+            pair = of_arm[comparison["a"]], of_arm[comparison["b"]]
+            if pair == generations and question_set in (None, row.request["question_set"]):
+                found: Mapping[str, Any] = comparison
+                return found
+    return None
+
+
 def delete_evaluation(connection: Connection, evaluation: Evaluation) -> None:
     """Forget an evaluation; whoever is at it notices and stops."""
     connection.execute(sa.delete(_table).where(_table.c.id == evaluation.id))
