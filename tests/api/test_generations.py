@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from rag import generations
-from rag.generations import Verdict
+from rag.evaluation.gate import Verdict
 from tests.api.running import Corpus, RunningServer, fill, refused, upload, wait_for
 
 QUESTION = "Which day does the boat to Norway leave?"
@@ -121,13 +121,13 @@ def test_what_is_wrong_is_said_by_name(http: httpx.Client, mine: Corpus, corpus:
 
 
 def test_the_gate_is_asked(http: httpx.Client, mine: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generations, "gate_of", lambda _: lambda *_: Verdict(False, "too few questions"))
+    monkeypatch.setattr(generations, "gate_of", lambda _: lambda *_: Verdict(False, "too_few_questions", "Ask more."))
     new = made(http, mine)
     answer = http.post(path(mine, new["id"], "promote"), json={})
-    assert "too few questions" in refused(answer, 400, "gate_failed", "generation")
+    assert "Ask more." in refused(answer, 400, "gate_failed", "generation")
     promoted = http.post(path(mine, new["id"], "promote"), json={"force": True}).json()
     detail = promoted["events"][-1]["detail"]
-    assert (detail["forced"], detail["verdict"]["reason"]) == (True, "too few questions")
+    assert (detail["forced"], detail["verdict"]["reason"]) == (True, "too_few_questions")
 
 
 def test_only_administrators_change_and_see_what_counts_hidden_documents(

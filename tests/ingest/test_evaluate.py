@@ -15,7 +15,7 @@ from ingest.arms import Arm, EvaluationRequest
 from ingest.evaluate import Plan, result_of, run
 from ingest.evaluations import step, submit
 from ingest.scratch import fill_scratch
-from rag import question_sets
+from rag import generations, question_sets
 from rag.ask import Ask, answer, prepare
 from rag.backend import Backend
 from rag.catalog import batches
@@ -28,6 +28,7 @@ from rag.settings import GateSettings
 from rag.traces import give_feedback
 from tests.backends import add_text, all_documents, open_backend, toy_settings, wait_until_idle
 from tests.fakes import counting_llm
+from tests.ingest.test_runner import wait_for
 
 KETTLE = "# Kettles\n\nYou may return a kettle within thirty days of the sale.\n"
 LAMP = "# Lamps\n\nA lamp burns for nine evenings. It is charged in two hours.\n"
@@ -197,6 +198,36 @@ def test_a_noisy_embedder_trips_the_gate_and_the_way_back_passes(
     assert forth.comparisons[0].worsened[0].question in {question.text for question in questions}
     few = verdict(GateSettings(metric="nDCG@10", minimum_n=56), back.comparisons[0].measures["nDCG@10"])
     assert few.reason == "too_few_questions"
+
+
+@pytest.mark.parametrize("passes", [False, True])
+def test_a_promotion_stands_on_the_evaluation_of_that_very_generation(
+    backend: Backend, corpora: tuple[Store, Store, list[Question]], passes: bool
+) -> None:
+    good, noisy, questions = corpora
+    store, embedder = (noisy, "toy-384") if passes else (good, "noisy")
+    question_sets.create(backend, "gated", map(question_sets.as_line, questions))
+    candidate = intake.create_generation(backend, store, embedder=embedder).generation.public_id
+    live = backend.live_generation(store).public_id
+
+    def promote() -> str:
+        gate = generations.gate_of(backend)
+        return generations.promote(backend, store, candidate, gate=gate).generation.state
+
+    wait_for(lambda: generations.get_generation(backend, store, candidate).generation.state == "ready")
+    with pytest.raises(ChangeRequest, match="There is no comparison in nDCG@10"):
+        promote()
+    arms = [{"name": "now"}, {"name": "new", "generation": candidate}]
+    body = {"vector_store_id": store.public_id, "question_set": "gated", "arms": arms}
+    asked = submit(backend, EvaluationRequest.model_validate(body))
+    assert [arm["generation"] for arm in asked.request["arms"]] == [live, candidate]
+    wait_for(lambda: evaluations.find(backend, asked.public_id).state == "completed")
+    if passes:
+        assert promote() == "live"
+    else:
+        with pytest.raises(ChangeRequest, match="nDCG@10 changes by -0"):
+            promote()
+    assert backend.live_generation(store).public_id == (candidate if passes else live)
 
 
 def test_a_scratch_store_has_the_same_documents_split_in_another_way(backend: Backend, store: Store) -> None:

@@ -27,7 +27,7 @@ from rag.catalog import batches, changes, schema
 from rag.catalog import generations as catalog
 from rag.catalog.records import FOLLOWING, Generation
 from rag.embedders.toy import ToyEmbedder
-from rag.generations import Verdict
+from rag.evaluation.gate import Verdict
 from tests.backends import open_backend, toy_settings
 from tests.ingest.by_hand import ByHand, by_hand
 
@@ -116,7 +116,7 @@ def test_only_one_of_two_promotions_wins_and_the_other_is_told_by_name(world: By
 
     def gate(_connection: Connection, generation: Generation, live: Generation) -> Verdict:
         both.wait(10)  # both have seen which one is live
-        return Verdict(True, f"{generation.id} instead of {live.id}")
+        return Verdict(True, "passed", f"{generation.id} instead of {live.id}")
 
     def act(generation: Generation) -> Generation | ChangeRequest:
         try:
@@ -179,7 +179,7 @@ def test_the_gate_decides_and_force_is_recorded(small: ByHand) -> None:
 
     def gate(_connection: Connection, generation: Generation, now: Generation) -> Verdict:
         assert (generation.id, now.id) == (ready.id, live.id)
-        return Verdict(False, "nDCG@10 is .1 lower")
+        return Verdict(False, "not_better", "nDCG@10 is .1 lower")
 
     refused(lambda: small.promote(ready, gate=gate), "gate_failed", "nDCG@10 is .1 lower")
     assert small.live().id == live.id
@@ -188,7 +188,7 @@ def test_the_gate_decides_and_force_is_recorded(small: ByHand) -> None:
     assert promoted.body == {
         "forced": True,
         "instead_of": live.public_id,
-        "verdict": {"passed": False, "reason": "nDCG@10 is .1 lower"},
+        "verdict": {"passed": False, "reason": "not_better", "message": "nDCG@10 is .1 lower"},
     }
     assert promoted.caller == small.backend.caller.name
 
