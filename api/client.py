@@ -141,7 +141,7 @@ class Client:
 
     def roll_back(self, store: str, body: Json) -> Json:
         """Let the generation answer again that was live last."""
-        return self._call("POST", _generations_of(store, "rollback"), json=body)
+        return self._call("POST", f"/v1/vector_stores/{_segment(store)}/rollback", json=body)
 
     def change_generation(self, store: str, generation: str, what: str) -> Json:
         """`pause`, `resume` or `retire` a generation."""

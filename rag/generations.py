@@ -326,21 +326,24 @@ def _exchange(
     while (behind := _behind(backend, generation)) or not _flipped(backend, store, generation, live, event, body):
         backend.background_waiting.set()
         if time.monotonic() >= deadline:
-            paused = " It is paused: resume it." if generation.paused else ""
-            raise TryLater(
-                f"The generation {generation.public_id} lacks the last {behind or 1} changes of the vector store; it "
-                f"could not catch up within {wait_seconds:g} s.{paused} Try again.",
-                code="generation_behind",
-                retry_after=1.0,
-            )
+            raise _lags(generation, behind, f"could not catch up within {wait_seconds:g} s. Try again.")
         time.sleep(LOOK_EVERY)
 
 
 def _behind(backend: Backend, generation: Generation) -> int:
-    """How many changes a generation lacks."""
+    """How many changes a generation lacks. Raises TryLater where it will lack them as long as it is paused."""
     with backend.database.read() as connection:
         place = generations.require_place(connection, generation)
-    return place.seq - place.through
+        now = generations.find_generation(connection, [generation.store_id], generation.public_id)
+    behind = place.seq - place.through
+    if behind and now is not None and now.paused:
+        raise _lags(generation, behind, "is paused. Resume it, and try again.")
+    return behind
+
+
+def _lags(generation: Generation, behind: int, said: str) -> TryLater:
+    lacks = f"The generation {generation.public_id} lacks the last {behind or 1} changes of the vector store, and"
+    return TryLater(f"{lacks} {said}", code="generation_behind", retry_after=1.0)
 
 
 def _flipped(

@@ -44,7 +44,7 @@ def create_generation(body: CreateGeneration, store: NamedStore, backend: OpenBa
     return _object(backend, store, made)
 
 
-@router.post(f"{PATH}/rollback", dependencies=[requires("admin")])
+@router.post("/v1/vector_stores/{vector_store_id}/rollback", dependencies=[requires("admin")])
 def roll_back(body: RollBack, store: NamedStore, backend: OpenBackend) -> GenerationObject:
     """Let the generation answer again that was live last. Nothing that came since is lost."""
     return _object(backend, store, generations.roll_back(backend, store, wait_seconds=body.wait_seconds))

@@ -12,9 +12,9 @@ import pytest
 
 from api.app import create_app
 from api.openapi import ERRORS
-from api.openapi_examples import EXAMPLES, FILE, KEY, PATH_EXAMPLES, QUESTIONS, STORE, TRACE
+from api.openapi_examples import EXAMPLES, FILE, GENERATION, KEY, PATH_EXAMPLES, QUESTIONS, STORE, TRACE
 from rag.settings import Settings
-from tests.api.running import Corpus, RunningServer, fill, upload
+from tests.api.running import Corpus, RunningServer, fill, upload, wait_for
 
 SCHEMA: dict[str, Any] = create_app(Settings()).openapi()
 HEALTH = ("/healthz", "/readyz")
@@ -48,6 +48,14 @@ def manual(server: RunningServer) -> Iterator[Corpus]:
         http.delete(f"/v1/vector_stores/{corpus.store}")
 
 
+def ready_generation(http: httpx.Client, store: str) -> str:
+    """A new generation of a store that may be promoted."""
+    where = f"/v1/vector_stores/{store}/generations"
+    made = str(http.post(where, json={"embedder": "toy-256"}).json()["id"])
+    wait_for(lambda: http.get(f"{where}/{made}").json()["state"] == "ready")
+    return made
+
+
 @pytest.mark.parametrize(("method", "path", "body"), examples())
 def test_an_example_runs_as_it_stands(
     http: httpx.Client, manual: Corpus, method: str, path: str, body: dict[str, Any]
@@ -57,6 +65,11 @@ def test_an_example_runs_as_it_stands(
     where, said = path.format(**PATH_EXAMPLES).replace(FILE, file), json.dumps(body).replace(FILE, file)
     if KEY in where:
         where = where.replace(KEY, http.post("/v1/keys", json={"name": "example"}).json()["id"])
+    if GENERATION in where or where.endswith("rollback"):
+        where = where.replace(GENERATION, ready_generation(http, manual.store))
+    if where.endswith("rollback"):
+        newest = http.get(f"/v1/vector_stores/{manual.store}/generations").json()["data"][-1]["id"]
+        http.post(f"/v1/vector_stores/{manual.store}/generations/{newest}/promote", json={})
     if TRACE in said:
         asked = EXAMPLES["post", "/v1/responses"]["answer"]
         said = said.replace(TRACE, http.post("/v1/responses", json=asked).headers["X-RAG-Trace-ID"])

@@ -27,6 +27,10 @@ def path(corpus: Corpus, *rest: str) -> str:
     return "/".join([f"/v1/vector_stores/{corpus.store}/generations", *rest])
 
 
+def rollback(corpus: Corpus) -> str:
+    return f"/v1/vector_stores/{corpus.store}/rollback"
+
+
 def made(http: httpx.Client, corpus: Corpus, **body: Any) -> dict[str, Any]:
     """A new generation that is ready."""
     answer = http.post(path(corpus), json={"embedder": "toy-256", **body})
@@ -59,7 +63,7 @@ def test_a_generation_is_built_asked_promoted_and_rolled_back(http: httpx.Client
     assert (promoted["events"][0]["by"], promoted["events"][1]["by"]) == ("", None)
     assert _answers(http, mine, None) == {door: [new["id"]] for door in said}
     assert http.get(f"/v1/vector_stores/{mine.store}").json()["embedder"] == "toy-256"
-    back = http.post(path(mine, "rollback"), json={"wait_seconds": 2}).json()
+    back = http.post(rollback(mine), json={"wait_seconds": 2}).json()
     assert (back["id"], back["state"]) == (live["id"], "live")
     retired = http.post(path(mine, new["id"], "retire")).json()
     assert (retired["state"], retired["progress"]) == ("retired", None)
@@ -99,7 +103,7 @@ def test_what_is_wrong_is_said_by_name(http: httpx.Client, mine: Corpus, corpus:
     refused(http.post(path(mine), json={"embedder": "nobody"}), 400, "unknown_name", "embedder")
     refused(http.post(path(mine), json={"vector_index": "nothing"}), 400, "unknown_name")
     refused(http.post(path(mine), json={"embeder": "toy-256"}), 400, "unknown_parameter", "embeder")
-    refused(http.post(path(mine, "rollback"), json={}), 400, "no_standby")
+    refused(http.post(rollback(mine), json={}), 400, "no_standby")
     refused(http.get(path(mine, other)), 404, "generation_not_found", "generation")
     for change in ("pause", "resume", "retire"):
         refused(http.post(path(mine, other, change)), 404, "generation_not_found", "generation")
@@ -139,6 +143,7 @@ def test_only_administrators_change_and_see_what_counts_hidden_documents(
         (live,) = reader.get(path(store)).json()["data"]
         assert (live["progress"], live["last_error"], live["events"]) == (None, None, None)
         assert reader.get(path(store, live["id"])).json() == live
-        for change in ("", "/rollback", f"/{live['id']}/promote", f"/{live['id']}/pause", f"/{live['id']}/retire"):
-            refused(reader.post(path(store) + change, json={}), 403, "insufficient_scope")
+        changes = [path(store, live["id"], what) for what in ("promote", "pause", "resume", "retire")]
+        for change in (path(store), rollback(store), *changes):
+            refused(reader.post(change, json={}), 403, "insufficient_scope")
     http.delete(f"/v1/vector_stores/{store.store}")

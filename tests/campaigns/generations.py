@@ -298,12 +298,12 @@ def campaign(
             search.start()
             churn.start()
             time.sleep(between)
-            made = _call(stage, http, "POST", "", json={"embedder": NEW})
+            made = _call(stage, http, "POST", "/generations", json={"embedder": NEW})
             died_at = _kill(server, stage, http, made["id"]) if kill else None
             built = _ready(stage, http, made["id"])
             search.shadow = made["id"]
             time.sleep(between)
-            promotion = _flip(stage, http, NEW, f"/{made['id']}/promote")
+            promotion = _flip(stage, http, NEW, f"/generations/{made['id']}/promote")
             time.sleep(between)
             search.shadow = None  # it goes on as a standby, but the one that is named is not what is asked here
             rollback = _flip(stage, http, OLD, "/rollback")
@@ -400,7 +400,7 @@ def _best(http: httpx.Client, corpus: Corpus) -> dict[str, list[str]]:
 
 
 def _call(stage: Stage, http: httpx.Client, method: str, path: str, **given: Any) -> Any:
-    answer = stage.ask(http, method, f"/v1/vector_stores/{STORE}/generations{path}", **given)
+    answer = stage.ask(http, method, f"/v1/vector_stores/{STORE}{path}", **given)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -408,7 +408,7 @@ def _call(stage: Stage, http: httpx.Client, method: str, path: str, **given: Any
 def _kill(server: Server, stage: Stage, http: httpx.Client, generation: str) -> int:
     """Let the server die when a part of the generation is built; how many documents."""
     found = _until(
-        lambda: _call(stage, http, "GET", f"/{generation}"),
+        lambda: _call(stage, http, "GET", f"/generations/{generation}"),
         lambda told: told["progress"]["documents"]["done"] > 0.3 * told["progress"]["documents"]["total"],
     )
     stage.down.set()
@@ -424,7 +424,7 @@ def _ready(stage: Stage, http: httpx.Client, generation: str, state: str = "read
     """Wait until a generation is in a state and lacks nothing; how many seconds that took."""
     began = time.monotonic()
     _until(
-        lambda: _call(stage, http, "GET", f"/{generation}"),
+        lambda: _call(stage, http, "GET", f"/generations/{generation}"),
         lambda told: told["state"] == state and (state == "ready" or told["progress"]["lag"] == 0),
     )
     return time.monotonic() - began
