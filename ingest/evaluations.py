@@ -73,9 +73,9 @@ def delete(backend: Backend, public_id: str) -> Evaluation:
 def step(backend: Backend, worker: int, stopping: Callable[[], bool] = lambda: False) -> bool:
     """Carry out the evaluation that has waited longest. False when none waits.
 
-    One that is interrupted is begun anew: by whoever comes next where `stopping` said so, and after a crash, a few times,
-    by another worker or the same (which does one at a time, so what it still has was interrupted). One that was deleted
-    or taken over meanwhile is dropped. Every other end is `completed` or `failed`.
+    One that is interrupted is begun anew by whoever comes next: always where `stopping` said so, a few times after a
+    crash. (A worker does one at a time, so what it still has was interrupted.) One that was deleted or taken over
+    meanwhile is dropped. Every other end is `completed` or `failed`.
     """
     with backend.database.read() as connection:
         if not evaluations.anything_waiting(connection, worker):

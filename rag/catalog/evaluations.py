@@ -23,8 +23,8 @@ _table = schema.evaluations
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation; `request` and `result` are what `ingest.evaluations` writes. `done` of `total` questions; `crashes`
-    counts how often whoever was at it did not come to an end."""
+    """One evaluation; `request` and `result` are what `ingest.evaluations` writes. `done` of `total` questions;
+    `crashes` counts how often whoever was at it did not come to an end."""
 
     id: int
     public_id: str
