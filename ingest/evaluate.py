@@ -298,8 +298,12 @@ class _Answering:
         self._places: dict[str, asyncio.Semaphore] = {}
 
     def ask_all(self, asked: Sequence[_Asked]) -> None:
-        """Let every one be answered and measured, in order."""
-        for one, answer in zip(asked, self._loop.run(self._answers(asked)), strict=True):
+        """Let every one be answered and measured, in order. Raises what the first one to fail raises."""
+        try:
+            answers = self._loop.run(self._answers(asked))
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from several
+        for one, answer in zip(asked, answers, strict=True):
             one.teller.answered(one.question, one.prepared, answer)
 
     def close(self) -> None:

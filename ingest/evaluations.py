@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from indexes.errors import ChangeRequest, RagError
+from indexes.errors import ChangeRequest, RagError, TryLater
 from ingest.arms import Arm, EvaluationRequest
 from ingest.evaluate import Plan, Result, result_of, run
 from rag import question_sets
@@ -23,6 +23,8 @@ from rag.evaluation.questions import Question
 from rag.evaluation.rankings import measure
 from rag.prompt import load_prompt
 
+CRASHES = 3
+"""Times that an evaluation may be interrupted by a crash before it fails."""
 TELL_EVERY = 1.0
 """Seconds between two notes of progress."""
 RESULT: TypeAdapter[Result] = TypeAdapter(Result)
@@ -73,11 +75,12 @@ def delete(backend: Backend, public_id: str) -> Evaluation:
 def step(backend: Backend, worker: int, stopping: Callable[[], bool] = lambda: False) -> bool:
     """Carry out the evaluation that has waited longest. False when none waits.
 
-    One that is interrupted, by `stopping` or by a crash, is begun anew by whoever comes next; one that was deleted or
-    taken over meanwhile is dropped. Every other end is `completed` or `failed`.
+    One that is interrupted is begun anew by whoever comes next: always where `stopping` said so, a few times after a
+    crash. (A worker does one at a time, so what it still has was interrupted.) One that was deleted or taken over
+    meanwhile is dropped. Every other end is `completed` or `failed`.
     """
     with backend.database.read() as connection:
-        if not evaluations.anything_waiting(connection):
+        if not evaluations.anything_waiting(connection, worker):
             return False
     with backend.database.write() as connection:
         evaluation = evaluations.claim(connection, worker)
@@ -87,6 +90,8 @@ def step(backend: Backend, worker: int, stopping: Callable[[], bool] = lambda: F
     try:
         result = _carry_out(backend.for_caller(Caller(evaluation.tenant)), evaluation, stopping)
         end = {"state": "completed", "result": RESULT.dump_python(result, mode="json"), "done": evaluation.total}
+    except _Stopped:
+        end = {"state": "queued"}
     except _Dropped:
         return True
     except Exception as error:  # noqa: BLE001 - the queue goes on, whatever an evaluation meets
@@ -96,11 +101,17 @@ def step(backend: Backend, worker: int, stopping: Callable[[], bool] = lambda: F
     return True
 
 
+class _Stopped(Exception):
+    """An evaluation goes on later."""
+
+
 class _Dropped(Exception):
-    """An evaluation goes on elsewhere, later or never."""
+    """An evaluation goes on elsewhere, or never."""
 
 
 def _carry_out(backend: Backend, evaluation: Evaluation, stopping: Callable[[], bool]) -> Result:
+    if evaluation.crashes >= CRASHES:
+        raise TryLater("The server stopped several times while it was at this evaluation.", code="server_error")
     request = EvaluationRequest.model_validate(evaluation.request)
     question_set = question_sets.find(backend, request.question_set)
     questions = _questions(backend, question_set, request)
@@ -109,7 +120,7 @@ def _carry_out(backend: Backend, evaluation: Evaluation, stopping: Callable[[], 
     def progress(done: int, _total: int) -> None:
         nonlocal told
         if stopping():
-            raise _Dropped
+            raise _Stopped
         if time.monotonic() - told >= TELL_EVERY:
             told = time.monotonic()
             with backend.database.write(shared=True) as connection:
@@ -123,8 +134,6 @@ def _carry_out(backend: Backend, evaluation: Evaluation, stopping: Callable[[], 
 
 
 def _failure(evaluation: Evaluation, error: Exception) -> dict[str, Any]:
-    if isinstance(error, ExceptionGroup):  # of answers that were asked for together
-        error = error.exceptions[0]
     if isinstance(error, RagError):
         return {"state": "failed", "error_code": error.code[:32], "error_message": error.message[:2000]}
     log.error("the evaluation %s failed", evaluation.public_id, exc_info=error)

@@ -87,7 +87,10 @@ def _compared(comparison: Comparison) -> Mapping[str, Any]:
         "title": f"{comparison.b} against {comparison.a}",
         "rows": [_difference_row(name, one) for name, one in comparison.measures.items()],
         "changed": [
-            (f"{len(changed):,} questions got {what} by {comparison.by}", [_changed_row(one) for one in changed])
+            (
+                f"{getattr(comparison.measures[comparison.by], what):,} questions got {what} by {comparison.by}",
+                [_changed_row(one) for one in changed],
+            )
             for what, changed in lists
             if changed
         ],

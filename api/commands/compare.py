@@ -95,22 +95,13 @@ def _print_arm(arm: Json) -> None:
 
 
 def _print_comparison(comparison: Json) -> None:
-    headings = [
-        "MEASURE",
-        comparison["a"],
-        comparison["b"],
-        "CHANGE",
-        "95 % INTERVAL",
-        "p",
-        "DETECTABLE",
-        "n",
-        "+",
-        "-",
-    ]
+    statistics = ["CHANGE", "95 % INTERVAL", "p", "DETECTABLE", "n", "BETTER", "WORSE"]
+    headings = ["MEASURE", comparison["a"], comparison["b"], *statistics]
     print_table(headings, [_row(name, one) for name, one in comparison["measures"].items()])
     for what, changed in (("better", comparison["improved"]), ("worse", comparison["worsened"])):
         if changed:
-            print_text(f"{len(changed):,} questions got {what} by {comparison['by']}:")
+            number = comparison["measures"][comparison["by"]][what]
+            print_text(f"{number:,} questions got {what} by {comparison['by']}:")
         for one in changed[:SHOWN]:
             print_text(f"   {one['id']}: {one['a']:.3f} -> {one['b']:.3f}  {one['question'][:100]}")
 

@@ -23,13 +23,15 @@ _table = schema.evaluations
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation; `request` and `result` are what `ingest.evaluate` writes. `done` of `total` questions."""
+    """One evaluation; `request` and `result` are what `ingest.evaluations` writes. `done` of `total` questions;
+    `crashes` counts how often whoever was at it did not come to an end."""
 
     id: int
     public_id: str
     tenant: str
     state: State
     worker_id: int | None
+    crashes: int
     request: Mapping[str, Any]
     result: Mapping[str, Any] | None
     done: int
@@ -96,27 +98,30 @@ def delete_evaluation(connection: Connection, evaluation: Evaluation) -> None:
     connection.execute(sa.delete(_table).where(_table.c.id == evaluation.id))
 
 
-def anything_waiting(connection: Connection) -> bool:
-    """Whether an evaluation is nobody's."""
-    return connection.execute(sa.select(_table.c.id).where(_unowned()).limit(1)).first() is not None
+def anything_waiting(connection: Connection, worker: int) -> bool:
+    """Whether there is an evaluation to claim."""
+    return connection.execute(sa.select(_table.c.id).where(_to_claim(worker)).limit(1)).first() is not None
 
 
 def claim(connection: Connection, worker: int) -> Evaluation | None:
-    """Give the oldest evaluation that is nobody's to a worker; None when there is none. One that a worker died with is
-    begun anew."""
-    query = sa.select(_table.c.id).where(_unowned()).order_by(_table.c.id).limit(1)
+    """Give a worker the oldest evaluation that is nobody's, or that it did not bring to an end itself; None when there
+    is none."""
+    query = sa.select(_table.c.id).where(_to_claim(worker)).order_by(_table.c.id).limit(1)
     number = connection.execute(query).scalar()
     if number is None:
         return None
-    mine = sa.update(_table).where(_table.c.id == number).values(state="running", worker_id=worker, done=0)
-    connection.execute(mine)
+    crashes = sa.case((_table.c.state == "running", _table.c.crashes + 1), else_=_table.c.crashes)
+    values = {"state": "running", "worker_id": worker, "done": 0, "crashes": crashes}
+    connection.execute(sa.update(_table).where(_table.c.id == number).values(values))
     return _evaluation(connection.execute(sa.select(_table).where(_table.c.id == number)).one())
 
 
 def advance(connection: Connection, evaluation: Evaluation, **changes: Any) -> bool:
-    """Note progress (`done`) or the end of a worker's evaluation. False where it is not that worker's any more."""
+    """Note progress (`done`) or another state of a worker's evaluation, which is then nobody's. False where it is not
+    that worker's any more."""
     if "state" in changes:
-        changes = {**changes, "worker_id": None, "ended_at": int(time.time())}
+        ended = None if changes["state"] == "queued" else int(time.time())
+        changes = {**changes, "worker_id": None, "ended_at": ended}
     mine = (
         _table.c.id == evaluation.id,
         _table.c.state == "running",
@@ -125,8 +130,9 @@ def advance(connection: Connection, evaluation: Evaluation, **changes: Any) -> b
     return connection.execute(sa.update(_table).where(*mine).values(**changes)).rowcount == 1
 
 
-def _unowned() -> sa.ColumnElement[bool]:
-    alive = sa.select(schema.workers.c.id).where(schema.workers.c.id == _table.c.worker_id).exists()
+def _to_claim(worker: int) -> sa.ColumnElement[bool]:
+    others = sa.and_(schema.workers.c.id == _table.c.worker_id, schema.workers.c.id != worker)
+    alive = sa.select(schema.workers.c.id).where(others).exists()
     return sa.or_(_table.c.state == "queued", sa.and_(_table.c.state == "running", ~alive))
 
 

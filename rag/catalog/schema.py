@@ -458,6 +458,7 @@ evaluations = _table(
     sa.Column("stores", sa.Text, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("worker_id", Id),
+    sa.Column("crashes", sa.Integer, nullable=False, server_default="0"),
     sa.Column("request", Json, nullable=False),
     sa.Column("result", Json),
     sa.Column("done", sa.Integer, nullable=False, server_default="0"),
@@ -475,5 +476,6 @@ evaluations = _table(
 
     queued -> running -> completed | failed
 
-A running one is its worker's; when that one is no longer among `workers`, whoever comes takes it over. `stores` are the
+A running one is its worker's; when that one is no longer among `workers`, whoever comes takes it over, and `crashes` is
+counted up. `stores` are the
 numbers of the stores that it stands on, as in `rag.catalog.answered`. `done` of `total` counts questions."""

@@ -1,9 +1,10 @@
-"""A model that says the question's own words and counts how often it is asked."""
+"""A model that says the question's own words and counts how often it is asked, and one that is never there."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from indexes.errors import TryLater
 from rag.context import Context, Message
 from rag.models import Delta, ModelAlias, Sampling, Usage
 
@@ -24,3 +25,11 @@ class CountingLLM:
 
     async def close(self) -> None:
         pass
+
+
+class AwayLLM(CountingLLM):
+    async def stream(
+        self, messages: tuple[Message, ...], sampling: Sampling, context: Context | None = None
+    ) -> AsyncIterator[Delta]:
+        raise TryLater(f"The model {self._alias.name!r} is away.")
+        yield Delta()

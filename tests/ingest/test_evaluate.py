@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from indexes.errors import ChangeRequest
+from indexes.errors import ChangeRequest, TryLater
 from ingest import evaluate, evaluations, intake
 from ingest.answers import AnswerCache
 from ingest.arms import Arm, EvaluationRequest
@@ -64,7 +64,7 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
     ).model_copy(
         update={
             "embedders": {"noisy": {"provider": "noisy", "model": "toy-384"}},
-            "models": {"counted": counted},
+            "models": {"counted": counted, "failing": {**counted, "provider": "tests.fakes.counting_llm:AwayLLM"}},
             "gate": GateSettings(metric="nDCG@10"),
         }
     )
@@ -155,6 +155,8 @@ def test_answers_are_measured_and_asked_for_once(backend: Backend, store: Store,
     assert one.tokens["prompt"] == two.tokens["prompt"] == [100, 100]
     assert one.tokens["completion"] == [7, 7]
     assert [asked(temperature=0.5)[0], asked(max_passages=1)[0], asked(temperature=0.5)[0]] == [2, 2, 0]
+    with pytest.raises(TryLater, match="is away"):
+        run(backend, questions, [(Arm(name="f", model="failing"), store)], plan)
     (quoted,) = run(backend, questions, [(Arm(name="q", model="extractive"), store)], plan)
     assert quoted.values["answer_recall"]["kettle"] == 1.0
 
@@ -305,15 +307,34 @@ def test_one_that_a_worker_died_with_is_begun_anew_and_the_dead_change_nothing(q
         assert not rows.advance(connection, taken, state="failed", error_code="x", error_message="late")
 
 
-def test_one_that_is_stopped_waits_and_one_that_is_deleted_is_dropped(queue: tuple[Backend, int]) -> None:
+def test_one_that_is_stopped_waits_and_one_that_is_deleted_is_dropped(
+    queue: tuple[Backend, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     backend, worker = queue
     waiting = request(backend)
     assert step(backend, worker, lambda: True)
-    assert again(backend, waiting).state == "running"
-    with backend.database.write() as connection:
-        batches.leave(connection, worker)
-        rows.delete_evaluation(connection, waiting)
+    stopped = again(backend, waiting)
+    assert (stopped.state, stopped.crashes, stopped.ended_at) == ("queued", 0, None)
+
+    def deleted() -> bool:
+        with backend.database.write() as connection:
+            rows.delete_evaluation(connection, waiting)
+        return False
+
+    monkeypatch.setattr(evaluations, "TELL_EVERY", 0.0)
+    assert step(backend, worker, deleted), "it is begun anew"
     assert not step(backend, worker)
+
+
+def test_one_that_the_server_dies_of_fails_in_the_end(queue: tuple[Backend, int]) -> None:
+    backend, worker = queue
+    waiting = request(backend)
+    for _ in range(evaluations.CRASHES):
+        with backend.database.write() as connection:
+            assert rows.claim(connection, worker) is not None
+    assert step(backend, worker)
+    failed = again(backend, waiting)
+    assert (failed.state, failed.error_code, failed.crashes) == ("failed", "server_error", evaluations.CRASHES)
 
 
 def test_what_goes_wrong_meanwhile_is_its_end(queue: tuple[Backend, int]) -> None:

@@ -53,6 +53,7 @@ def upgrade() -> None:
         sa.Column("stores", sa.Text(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("worker_id", _NUMBER, nullable=True),
+        sa.Column("crashes", sa.Integer(), server_default="0", nullable=False),
         sa.Column("request", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("result", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("done", sa.Integer(), server_default="0", nullable=False),
