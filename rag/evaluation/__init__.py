@@ -1,0 +1,1 @@
+"""How good answers are, and whether they stay so: pure functions over what was asked, found and said."""
