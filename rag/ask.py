@@ -27,7 +27,7 @@ from rag.pack import pack
 from rag.pack_settings import Order, PackSettings
 from rag.prompt import load_prompt
 from rag.retrieve import Retrieval, SearchOptions, retrieve
-from rag.traces import row_of, trace_of
+from rag.traces import groundedness_of, row_of, trace_of
 
 Kind = Literal["context", "chat.completion", "response"]
 Truncation = Literal["auto", "disabled"]
@@ -162,7 +162,9 @@ async def answer(backend: Backend, prepared: Prepared) -> AsyncGenerator[TextDel
 
 
 def _trace(backend: Backend, prepared: Prepared, said: Answer | None, fault: BaseException | None) -> None:
-    backend.traces.submit(row_of(backend.caller, prepared, trace_of(backend, prepared, said, fault)))
+    row = row_of(backend.caller, prepared, trace_of(backend, prepared, said, fault))
+    words = backend.settings.traces.capture
+    backend.traces.submit(row, lambda: {"groundedness": groundedness_of(prepared, said, words=words)})
 
 
 async def _standalone(backend: Backend, ask: Ask) -> str | None:

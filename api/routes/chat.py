@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import anyio.to_thread
@@ -24,6 +25,7 @@ from api.schemas.chat import (
     ChatRequest,
     Choice,
     DeletedCompletion,
+    GroundednessObject,
     UrlCitation,
     UsageObject,
     plain_messages,
@@ -36,6 +38,7 @@ from rag.ask import Ask, Prepared
 from rag.backend import Backend
 from rag.catalog.records import PageRequest
 from rag.models import Sampling
+from rag.traces import groundedness_of
 
 router = new_router(tags=["chat"])
 
@@ -47,6 +50,10 @@ METADATA = {
     "schema": {"anyOf": [{"type": "object", "additionalProperties": {"type": "string"}}, {"type": "null"}]},
 }
 """How `metadata[KEY]=VALUE` is described; a framework's parameter has one name."""
+
+
+EXTRAS = ("citations", "grounded", "removed_markers", "trace_id", "groundedness")
+"""What the last chunk of a stream tells of the whole answer."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ async def create_chat_completion(body: ChatRequest, request: Request, backend: O
     frame = _Frame(f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), str(request.base_url), body, turn.prepared)
     if body.stream:
         return await turn.stream(request, lambda pieces: _events(backend, frame, pieces))
-    completion = _completion(frame, await turn.whole(request))
+    completion = await _completion(frame, await turn.whole(request))
     await _store(backend, frame, completion)
     return JSONResponse(completion.model_dump())
 
@@ -148,14 +155,14 @@ async def _events(backend: Backend, frame: _Frame, pieces: Pieces) -> AsyncGener
             if isinstance(piece, TextDelta):
                 yield _chunk(frame, {"content": piece.text}, with_usage)
                 continue
-            completion = _completion(frame, piece)
+            completion = await _completion(frame, piece)
             await _store(backend, frame, completion)
     except Exception as error:  # noqa: BLE001 - the status line is long gone: the stream itself tells
         yield event(error_body(as_rag_error(error)))
         return
     whole = completion.model_dump()
     choice = whole["choices"][0]
-    extras = {name: whole[name] for name in ("citations", "grounded", "removed_markers", "trace_id")}
+    extras = {name: whole[name] for name in EXTRAS if name in whole}
     annotations = {"annotations": choice["message"]["annotations"]}
     yield _chunk(frame, annotations, with_usage, choice["finish_reason"], **extras)
     if with_usage:
@@ -175,7 +182,7 @@ def _head(frame: _Frame) -> dict[str, Any]:
     return {"id": frame.id, "object": "chat.completion.chunk", "created": frame.created, "model": frame.model}
 
 
-def _completion(frame: _Frame, said: Answer) -> ChatCompletion:
+async def _completion(frame: _Frame, said: Answer) -> ChatCompletion:
     message = AssistantMessage(content=said.text, refusal=None, annotations=_annotations(frame, said))
     prompt, completion = said.usage.prompt_tokens, said.usage.completion_tokens
     return ChatCompletion(
@@ -185,8 +192,14 @@ def _completion(frame: _Frame, said: Answer) -> ChatCompletion:
         choices=[Choice(message=message, finish_reason=said.finish_reason)],
         usage=UsageObject(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion),
         metadata=frame.body.metadata,
+        groundedness=await _groundedness(frame, said) if frame.body.groundedness else None,
         **dict(grounds(frame.prepared, said)),
     )
+
+
+async def _groundedness(frame: _Frame, said: Answer) -> GroundednessObject | None:
+    found = await anyio.to_thread.run_sync(partial(groundedness_of, frame.prepared, said, words=True))
+    return None if found is None else GroundednessObject.model_validate(found)
 
 
 def _annotations(frame: _Frame, said: Answer) -> list[Annotation]:

@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 from api.schemas.common import Identifier, IfAny, Metadata, NotNull, Question, RequestModel, ResponseModel
 from api.schemas.search import Retrieving
 from rag.context import Ledger, Message, Scalar
+from rag.evaluation.groundedness import BLIND_SPOTS
 from rag.pack_settings import Order
 
 NOT_SERVED: Mapping[str, tuple[Any, ...]] = {
@@ -193,6 +194,8 @@ class ChatRequest(Answering):
     """Passed on where the alias says that its server has the form."""
     store: bool | None = None
     """Keep the completion, so that it can be asked for again."""
+    groundedness: bool | None = None
+    """Say of each sentence of the answer whether it stands on its passages."""
     metadata: Metadata | None = None
     user: NotNull[str] = None
     safety_identifier: str | None = None
@@ -292,6 +295,36 @@ class RemovedMarkerObject(ResponseModel):
     position: int
 
 
+class LackObject(ResponseModel):
+    """What of a sentence its passages do not have. In a trace, `text` is there only with `traces.capture`."""
+
+    kind: Literal["number", "unit", "name", "code", "word"]
+    text: str | None
+
+
+class SentenceObject(ResponseModel):
+    """What was found of `answer[start:end]`: `coverage` is the weighed share of its words that the passages in
+    `looked_at` hold, those that it cites or else all."""
+
+    start: int
+    end: int
+    supported: bool
+    coverage: float
+    missing: list[LackObject]
+    cited: list[int]
+    looked_at: list[int]
+
+
+class GroundednessObject(ResponseModel):
+    """Whether each sentence of an answer stands on its passages, by its words alone, and what that cannot see."""
+
+    method: Literal["words"] = "words"
+    sentences: int
+    unsupported: int
+    details: list[SentenceObject]
+    blind_spots: list[str] = Field(default=list(BLIND_SPOTS))
+
+
 class UrlCitation(ResponseModel):
     """Where in the answer a source is named, and where the source can be had."""
 
@@ -357,6 +390,8 @@ class ChatCompletion(Grounds):
     choices: list[Choice]
     usage: IfAny[UsageObject] = None
     metadata: dict[str, str] | None = None
+    groundedness: IfAny[GroundednessObject] = None
+    """Where the request asks for it, and the answer claims something in words."""
 
 
 class Delta(ResponseModel):
@@ -390,6 +425,7 @@ class ChatCompletionChunk(ResponseModel):
     grounded: IfAny[bool] = None
     removed_markers: IfAny[list[RemovedMarkerObject]] = None
     trace_id: IfAny[str] = None
+    groundedness: IfAny[GroundednessObject] = None
 
 
 class ChatCompletionList(ResponseModel):

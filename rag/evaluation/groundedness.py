@@ -13,15 +13,19 @@ is said with every result: `BLIND_SPOTS`.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from indexes.words import analyse
 from rag.evaluation import facts
 from rag.evaluation.background import weight
 from rag.evaluation.claims import Claim, Marker, claims
 from rag.segments import segments
+
+if TYPE_CHECKING:
+    from rag.answer import Answer
+    from rag.context import Context
 
 THRESHOLD = 0.7
 """The share of a sentence's weighed words that the cited text must hold: see `tests.benchmarks.groundedness`."""
@@ -30,6 +34,8 @@ NEAR = 0.25
 """A number counts where the passage has it in a sentence that holds this share of the claim's weighed words."""
 MOST_ASKED = 50
 """Sentences that are compared with one claim for the sake of its numbers."""
+MOST_TOLD = 200
+"""Sentences of one answer that are told of one by one."""
 WORTH_NAMING = 0.3
 """A missing word is named from this weight on; the commonest hundred or so weigh less."""
 
@@ -84,6 +90,15 @@ class Groundedness:
         """Sentences that do not stand on their passages."""
         return sum(not sentence.supported for sentence in self.sentences)
 
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object, without the blind spots, which are always the same; at most MOST_TOLD sentences each."""
+        return {
+            "method": "words",
+            "sentences": len(self.sentences),
+            "unsupported": self.unsupported,
+            "details": [asdict(sentence) for sentence in self.sentences[:MOST_TOLD]],
+        }
+
 
 def check(
     answer: str, passages: Mapping[int, str], markers: Sequence[Marker] | None = None, threshold: float = THRESHOLD
@@ -98,6 +113,15 @@ def check(
     sources = {number: _Source(passages[number]) for number in (*first, *passages)}  # so that few need be read at all
     names = facts.capitals_name(f"{answer} {next(iter(passages.values()), '')[:2000]}")
     return Groundedness(tuple(_judged(claim, sources, names, threshold) for claim in found))
+
+
+def check_answer(context: Context, said: Answer) -> Groundedness:
+    """The same for an answer from a context. A passage counts with its title and the headings above it."""
+    passages = {
+        passage.number: "\n".join((passage.title, *passage.heading_path, passage.text)) for passage in context.passages
+    }
+    markers = [Marker(cited.number, cited.marker_start, cited.marker_end) for cited in said.citations]
+    return check(said.text, passages, markers)
 
 
 class _Source:
