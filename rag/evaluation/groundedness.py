@@ -193,7 +193,8 @@ def _coverage(words: Mapping[str, str], sources: Sequence[_Source]) -> tuple[flo
     weights = {word: weight(word) for word in words}
     total = sum(weights.values())
     missing = [written for word, written in words.items() if word not in held and weights[word] >= WORTH_NAMING]
-    return sum(weights[word] for word in held) / total if total else 1.0, list(dict.fromkeys(missing))
+    covered = sum(weights[word] for word in held) / total if total else 1.0
+    return min(round(covered, 4), 1.0), list(dict.fromkeys(missing))
 
 
 def _words(text: str) -> dict[str, str]:

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from indexes.words import analyse, content_words
+from rag.evaluation.agreement import macro_f1
 from rag.evaluation.background import weight
 from rag.evaluation.groundedness import THRESHOLD, check
 from rag.segments import segments
@@ -228,15 +229,6 @@ def wilson(hits: int, number: int, z: float = 1.96) -> tuple[float, float]:
     share, spread = hits / number, z * z / number
     half = z * math.sqrt(share * (1 - share) / number + spread / number / 4)
     return (share + spread / 2 - half) / (1 + spread), (share + spread / 2 + half) / (1 + spread)
-
-
-def macro_f1(labels: Sequence[bool], verdicts: Sequence[bool]) -> float:
-    """The mean of both classes' F1."""
-    scores = []
-    for wanted in (True, False):
-        both = sum(label == verdict == wanted for label, verdict in zip(labels, verdicts, strict=True))
-        scores.append(2 * both / max(labels.count(wanted) + verdicts.count(wanted), 1))
-    return sum(scores) / 2
 
 
 def by_people(name: str) -> Iterator[tuple[str, bool, Case]]:
