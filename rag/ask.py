@@ -28,7 +28,7 @@ from rag.pack_settings import Order, PackSettings
 from rag.prompt import load_prompt
 from rag.retrieve import Retrieval, SearchOptions, retrieve
 from rag.tokenizers import BUILT_IN
-from rag.traces import row_of, trace_of
+from rag.traces import groundedness_of, row_of, trace_of
 
 Kind = Literal["context", "chat.completion", "response"]
 Truncation = Literal["auto", "disabled"]
@@ -166,8 +166,9 @@ async def answer(backend: Backend, prepared: Prepared) -> AsyncGenerator[TextDel
 
 
 def _trace(backend: Backend, prepared: Prepared, said: Answer | None, fault: BaseException | None) -> None:
-    body = trace_of(backend, prepared, said, fault)
-    backend.traces.submit(row_of(backend.caller, prepared, body, capture=backend.settings.traces.capture))
+    words = backend.settings.traces.capture
+    row = row_of(backend.caller, prepared, trace_of(backend, prepared, said, fault), capture=words)
+    backend.traces.submit(row, lambda: {"groundedness": groundedness_of(prepared, said, words=words)})
 
 
 async def _standalone(backend: Backend, ask: Ask) -> tuple[str | None, Usage | None]:

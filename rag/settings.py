@@ -166,6 +166,16 @@ class TraceSettings(Section):
     """Days for which those with feedback are kept, whatever their number."""
 
 
+class GroundednessSettings(Section):
+    """How answers are checked against their passages when they are measured. Traces go by words, always."""
+
+    method: Literal["words", "nli", "judge"] = "words"
+    nli: str | None = None
+    """The folder of a cross-encoder for natural-language inference."""
+    judge: str | None = None
+    """The alias of the language model that judges; unset: the default model."""
+
+
 class ResponseSettings(Section):
     """Responses and chat completions that were stored for their callers."""
 
@@ -216,6 +226,7 @@ class Settings(Section):
     traces: TraceSettings = TraceSettings()
     responses: ResponseSettings = ResponseSettings()
     gate: GateSettings = GateSettings()
+    groundedness: GroundednessSettings = GroundednessSettings()
     models: dict[str, dict[str, Any]] = {}
     embedders: dict[str, dict[str, Any]] = {}
 

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from indexes.errors import RagError, TryLater
@@ -18,6 +18,7 @@ from rag.access import Caller
 from rag.catalog import answered, responses, traces
 from rag.catalog.database import Database
 from rag.catalog.traces import Feedback, Trace
+from rag.evaluation.groundedness import check_answer
 from rag.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ RETRY_SECONDS = 1.0
 PRUNE_SECONDS = 600.0
 FLUSH_SECONDS = 5.0
 DAY = 86_400
+
+Later = Callable[[], Mapping[str, Any]]
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +85,18 @@ def trace_of(backend: Backend, prepared: Prepared, said: Answer | None, fault: B
     return body
 
 
+def groundedness_of(prepared: Prepared, said: Answer | None, *, words: bool) -> dict[str, Any] | None:
+    """Whether each sentence of an answer stands on its passages; None where nothing is claimed (no answer, an
+    abstention) or the answer is JSON. Takes milliseconds, and so is worked out off an answer's path. Without `words`
+    what is missing is told by its kinds alone."""
+    if said is None or not prepared.context.grounded or prepared.sampling.response_format is not None:
+        return None
+    found = check_answer(prepared.context, said).to_json()
+    for lack in (lack for sentence in found["details"] for lack in sentence["missing"]):
+        lack["text"] = lack["text"] if words else None
+    return found
+
+
 def _retrieved(prepared: Prepared) -> list[dict[str, Any]]:
     """Every candidate in its rank, with what became of it and why."""
     fates = {entry.chunk_id: entry for entry in prepared.context.ledger.entries}
@@ -127,20 +142,20 @@ class TraceWriter:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._settings = settings
-        self._waiting: deque[Mapping[str, Any]] = deque()
+        self._waiting: deque[tuple[Mapping[str, Any], Later | None]] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._thread: threading.Thread | None = None
         self._lost = 0
         self._pruned_at = float("-inf")
 
-    def submit(self, row: Mapping[str, Any]) -> None:
-        """Let a trace be written soon. Never waits."""
+    def submit(self, row: Mapping[str, Any], later: Later | None = None) -> None:
+        """Let a trace be written soon. Never waits. `later` works out the rest of its body where that is written."""
         with self._changed:
             if self._closing or len(self._waiting) >= MOST_WAITING:
                 self._lost += 1
                 return
-            self._waiting.append(row)
+            self._waiting.append((row, later))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="traces", daemon=True)
                 self._thread.start()
@@ -167,10 +182,13 @@ class TraceWriter:
                     return
                 if not self._closing:
                     self._changed.wait(GATHER_SECONDS)
-                rows = [self._waiting[at] for at in range(min(BATCH, len(self._waiting)))]
+                some = [self._waiting[at] for at in range(min(BATCH, len(self._waiting)))]
             self._tell_lost()
+            rows = [_finished(row, later) for row, later in some]
             written = self._write(rows)
             with self._changed:
+                for at, row in enumerate(rows):
+                    self._waiting[at] = row, None
                 for _ in range(len(rows) if written else 0):
                     self._waiting.popleft()
                 self._changed.notify_all()
@@ -199,6 +217,16 @@ class TraceWriter:
             lost, self._lost = self._lost, 0
         if lost:
             log.warning("%d traces were lost: more came than could be written", lost)
+
+
+def _finished(row: Mapping[str, Any], later: Later | None) -> Mapping[str, Any]:
+    if later is None:
+        return row
+    try:
+        return {**row, "body": {**row["body"], **later()}}
+    except Exception:  # what was to be added must not cost the trace
+        log.exception("a part of a trace could not be worked out")
+        return row
 
 
 def prune(database: Database, settings: Settings) -> None:

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import anyio.to_thread
@@ -24,6 +25,7 @@ from api.schemas.chat import (
     ChatRequest,
     Choice,
     DeletedCompletion,
+    GroundednessObject,
     Grounds,
     UrlCitation,
     plain_messages,
@@ -36,6 +38,7 @@ from rag.ask import Ask, Prepared
 from rag.backend import Backend
 from rag.catalog.records import PageRequest
 from rag.models import Sampling
+from rag.traces import groundedness_of
 
 router = new_router(tags=["chat"])
 
@@ -72,7 +75,7 @@ async def create_chat_completion(body: ChatRequest, request: Request, backend: O
     frame = _Frame(f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), str(request.base_url), body, turn.prepared)
     if body.stream:
         return await turn.stream(request, lambda pieces: _events(backend, frame, pieces))
-    completion = _completion(frame, await turn.whole(request))
+    completion = await _completion(frame, await turn.whole(request))
     await _store(backend, frame, completion)
     return JSONResponse(completion.model_dump())
 
@@ -148,14 +151,14 @@ async def _events(backend: Backend, frame: _Frame, pieces: Pieces) -> AsyncGener
             if isinstance(piece, TextDelta):
                 yield _chunk(frame, {"content": piece.text}, with_usage)
                 continue
-            completion = _completion(frame, piece)
+            completion = await _completion(frame, piece)
             await _store(backend, frame, completion)
     except Exception as error:  # noqa: BLE001 - the status line is long gone: the stream itself tells
         yield event(error_body(as_rag_error(error)))
         return
     whole = completion.model_dump()
     choice = whole["choices"][0]
-    extras = {name: whole[name] for name in Grounds.model_fields.keys() & whole.keys()}
+    extras = {name: whole[name] for name in (*Grounds.model_fields, "groundedness") if name in whole}
     annotations = {"annotations": choice["message"]["annotations"]}
     yield _chunk(frame, annotations, with_usage, choice["finish_reason"], **extras)
     if with_usage:
@@ -175,7 +178,7 @@ def _head(frame: _Frame) -> dict[str, Any]:
     return {"id": frame.id, "object": "chat.completion.chunk", "created": frame.created, "model": frame.model}
 
 
-def _completion(frame: _Frame, said: Answer) -> ChatCompletion:
+async def _completion(frame: _Frame, said: Answer) -> ChatCompletion:
     message = AssistantMessage(content=said.text, refusal=None, annotations=_annotations(frame, said))
     return ChatCompletion(
         id=frame.id,
@@ -184,8 +187,14 @@ def _completion(frame: _Frame, said: Answer) -> ChatCompletion:
         choices=[Choice(message=message, finish_reason=said.finish_reason)],
         usage=UsageObject.of(said.usage),
         metadata=frame.body.metadata,
+        groundedness=await _groundedness(frame, said) if frame.body.groundedness else None,
         **dict(grounds(frame.prepared, said)),
     )
+
+
+async def _groundedness(frame: _Frame, said: Answer) -> GroundednessObject | None:
+    found = await anyio.to_thread.run_sync(partial(groundedness_of, frame.prepared, said, words=True))
+    return None if found is None else GroundednessObject.model_validate(found)
 
 
 def _annotations(frame: _Frame, said: Answer) -> list[Annotation]:

@@ -11,6 +11,7 @@ from api.schemas import not_served
 from api.schemas.common import Identifier, IfAny, Metadata, OrNull, Question, RequestModel, ResponseModel, UsageObject
 from api.schemas.search import Retrieving
 from rag.context import Ledger, Message, Scalar
+from rag.evaluation.groundedness import BLIND_SPOTS
 from rag.pack_settings import Order
 
 
@@ -168,6 +169,8 @@ class ChatRequest(Answering):
     """Passed on where the alias says that its server has the form."""
     store: bool | None = None
     """Keep the completion, so that it can be asked for again."""
+    groundedness: bool | None = None
+    """Say of each sentence of the answer whether it stands on its passages."""
     metadata: Metadata | None = None
     user: OrNull[str] = None
     safety_identifier: str | None = None
@@ -255,6 +258,36 @@ class RemovedMarkerObject(ResponseModel):
     position: int
 
 
+class LackObject(ResponseModel):
+    """What of a sentence its passages do not have. In a trace, `text` is there only with `traces.capture`."""
+
+    kind: Literal["number", "unit", "name", "code", "word"]
+    text: str | None
+
+
+class SentenceObject(ResponseModel):
+    """What was found of `answer[start:end]`: `coverage` is the weighed share of its words that the passages in
+    `looked_at` hold, those that it cites or else all."""
+
+    start: int
+    end: int
+    supported: bool
+    coverage: float
+    missing: list[LackObject]
+    cited: list[int]
+    looked_at: list[int]
+
+
+class GroundednessObject(ResponseModel):
+    """Whether each sentence of an answer stands on its passages, by its words alone, and what that cannot see."""
+
+    method: Literal["words"] = "words"
+    sentences: int
+    unsupported: int
+    details: list[SentenceObject]
+    blind_spots: list[str] = Field(default=list(BLIND_SPOTS))
+
+
 class UrlCitation(ResponseModel):
     """Where in the answer a source is named, and where the source can be had."""
 
@@ -314,6 +347,8 @@ class ChatCompletion(Grounds):
     choices: list[Choice]
     usage: IfAny[UsageObject] = None
     metadata: dict[str, str] | None = None
+    groundedness: IfAny[GroundednessObject] = None
+    """Where the request asks for it, and the answer claims something in words."""
 
 
 class Delta(ResponseModel):
@@ -348,6 +383,7 @@ class ChatCompletionChunk(ResponseModel):
     removed_markers: IfAny[list[RemovedMarkerObject]] = None
     trace_id: IfAny[str] = None
     wording_usage: IfAny[UsageObject] = None
+    groundedness: IfAny[GroundednessObject] = None
 
 
 class ChatCompletionList(ResponseModel):

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
+from api.schemas.chat import GroundednessObject
 from api.schemas.common import Identifier, LongText, Name, NoNul, RequestModel, ResponseModel
 
 Source = Literal["human", "llm_judge", "code"]
@@ -76,6 +77,8 @@ class TraceObject(ResponseModel):
     finish_reason: str | None
     citations: list[dict[str, Any]]
     removed_markers: int
+    groundedness: GroundednessObject | None = None
+    """Of an answer that claims something in words."""
     error: str | None
     timings_ms: dict[str, float]
     feedback: list[FeedbackObject]

@@ -48,6 +48,39 @@ def test_a_trace_tells_how_an_answer_came_about(http: httpx.Client, corpus: Corp
     assert (generation["embedder"], generation["vector_index"]) == ("toy-384", "faiss")
 
 
+def test_a_trace_tells_which_sentences_stand_on_their_passages(
+    http: httpx.Client, corpus: Corpus, provider: FakeOpenAI
+) -> None:
+    said = "Charge the lamp for 2 hours [1]. A full battery lasts forty evenings [1]."
+    provider.chat(Say(said), Say(said), Say(said))
+    plain = http.post(CHAT, json=ask()).json()
+    asked = http.post(CHAT, json=ask(groundedness=True)).json()
+    *_, last, _ = http.post(CHAT, json=ask(groundedness=True, stream=True)).text.strip().split("\n\n")
+    assert "groundedness" not in plain
+    found = asked["groundedness"]
+    assert (found["sentences"], found["unsupported"]) == (2, 1)
+    assert [sentence["supported"] for sentence in found["details"]] == [True, False]
+    assert found["details"][1]["missing"][0] == {"kind": "number", "text": "forty"}
+    assert said[found["details"][1]["start"] :].startswith("A full")
+    assert any("negation" in spot for spot in found["blind_spots"])
+    assert json.loads(last.removeprefix("data: "))["groundedness"] == found
+    trace = http.get(f"/v1/traces/{plain['trace_id']}").json()
+    assert "forty" not in json.dumps(trace)
+    for sentence in found["details"]:
+        sentence["missing"] = [{**lack, "text": None} for lack in sentence["missing"]]
+    assert trace["groundedness"] == found
+
+
+def test_what_claims_nothing_is_not_judged(http: httpx.Client, corpus: Corpus, provider: FakeOpenAI) -> None:
+    provider.chat(Say('{"hours": "forty [1]"}'))
+    form = {"response_format": {"type": "json_object"}}
+    in_json = http.post(CHAT, json=ask(groundedness=True, **form)).json()
+    off = http.post(CHAT, json=ask(model="extractive", groundedness=True, score_threshold=1.0)).json()
+    for answer in (in_json, off):
+        assert "groundedness" not in answer
+        assert http.get(f"/v1/traces/{answer['trace_id']}").json()["groundedness"] is None
+
+
 def test_every_door_leaves_a_trace(http: httpx.Client, corpus: Corpus, provider: FakeOpenAI) -> None:
     provider.chat(Say("Two hours [1]."), Status(500))
     stream = http.post(CHAT, json=ask(stream=True))

@@ -17,7 +17,8 @@ from statistics import mean
 
 from indexes.words import analyse, content_words
 from rag.context import Passage
-from rag.models.extractive import quotes, segments
+from rag.models.extractive import quotes
+from rag.segments import segments
 from tests.data import data_root
 
 FOLDER = "emanual_support"

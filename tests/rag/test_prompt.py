@@ -49,7 +49,7 @@ def test_the_users_folder_goes_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["nope", "../answer", "/etc/passwd", "", "a/b", "answer.txt"])
 def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path, name: str) -> None:
     write(tmp_path, GOOD)
-    with pytest.raises(Unsupported, match="answer, mine") as caught:
+    with pytest.raises(Unsupported, match="answer, judge, mine") as caught:
         load_prompt(name, [tmp_path])
     assert caught.value.param == "prompt"
 

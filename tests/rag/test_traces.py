@@ -99,6 +99,23 @@ async def test_an_answer_is_there_for_whom_it_was_given_to(
                 way()
 
 
+async def test_what_cannot_be_worked_out_later_does_not_cost_the_trace(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    owner = {
+        "tenant": backend.caller.tenant,
+        "key_id": None,
+        "permissions": None,
+        "stores": ",1,",
+        "created_at": int(time.time()),
+    }
+    for name, later in (("a", lambda: {"more": 2}), ("b", lambda: 1 / 0), ("c", None)):
+        backend.traces.submit({**owner, "public_id": name, "body": {"kind": "context"}}, later)
+    bodies = {name: find_trace(backend, name)[0].body for name in ("a", "b", "c")}
+    assert bodies == {"a": {"kind": "context", "more": 2}, "b": {"kind": "context"}, "c": {"kind": "context"}}
+    assert "ZeroDivisionError" in caplog.text
+
+
 def count(backend: Backend, table: sa.Table) -> int:
     with backend.database.read() as connection:
         return int(connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())

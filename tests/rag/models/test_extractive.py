@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from indexes.errors import ChangeRequest
 from rag.context import Context, Passage
 from rag.models import Delta, Sampling
-from rag.models.extractive import MOST_CODE_LINES, MOST_QUOTES, MOST_ROWS, ExtractiveLLM, quotes, segments
+from rag.models.extractive import MOST_QUOTES, MOST_ROWS, ExtractiveLLM, quotes
 from rag.models.registry import EXTRACTIVE
+from rag.segments import MOST_CODE_LINES, segments
 from rag.tokenizers import open_tokenizer
 from tests.benchmarks import bench_extractive
 from tests.data import shared_data
@@ -216,3 +217,8 @@ def test_real_support_questions_are_answered_better_than_by_the_first_sentences(
         answers = [say(row["question"], [bench_extractive.passage(1, corpus[row["gold"]], 0.5)]) for row in questions]
         f1[name] = sum(map(bench_extractive.token_f1, answers, [row["answer"] for row in questions])) / len(questions)
     assert f1["ours"] > f1["lead"] + 0.1
+
+
+def test_a_run_of_dots_is_looked_at_once() -> None:
+    text = "." * 200_000 + "x"  # half a minute, where every dot begins anew
+    assert [(part.start, part.end) for part in segments(text)] == [(0, len(text))]
