@@ -15,7 +15,7 @@ from ingest import archive
 from ingest.archive import ArchiveWriter, Counts, DocumentLine, FileLine, Manifest, VersionLine
 from ingest.split import ChunkSettings
 from rag.backend import Backend
-from rag.catalog import archives, stores
+from rag.catalog import archives, generations, stores
 from rag.catalog.archives import Rows
 from rag.catalog.records import ACTIVE, Generation, Store
 
@@ -49,11 +49,11 @@ def export_store(backend: Backend, store: Store, path: Path, tell: Progress) -> 
 def _export(backend: Backend, store: Store, path: Path, tell: Progress) -> Counts:
     with archive.writing(path) as writer, backend.database.read() as connection:
         store = stores.get_store(connection, store.tenant, store.public_id)
-        generation = stores.live_generation(connection, store.id)
+        generation = generations.live_generation(connection, store.id)
         space, calibration = stores.get_space(connection, generation.space_id)
         counts = _tables(writer, connection, store, generation, space.dimension)
         _blobs(writer, backend, connection, store, tell)
-        settings = ChunkSettings(**stores.chunk_settings(connection, generation.chunk_set_id))
+        chunk_set = stores.get_chunk_set(connection, generation.chunk_set_id)
         writer.manifest(
             Manifest(
                 format="rag-store",
@@ -69,7 +69,7 @@ def _export(backend: Backend, store: Store, path: Path, tell: Progress) -> Count
                 space=archive.SpacePart(fingerprint=space.fingerprint, definition=space, calibration=calibration or {}),
                 embedder=archive.EmbedderPart(alias=generation.embedder, build=generation.build),
                 chunk_set=archive.ChunkSetPart(
-                    fingerprint=stores.chunk_fingerprint(connection, generation.chunk_set_id), settings=settings
+                    fingerprint=chunk_set.fingerprint, settings=ChunkSettings(**chunk_set.settings)
                 ),
                 counts=counts,
                 members=dict(writer.members),

@@ -24,7 +24,7 @@ from ingest.archive import Archive, DocumentLine, FileLine, Manifest, VersionLin
 from ingest.intake import drop_blobs
 from ingest.split import embedding_text
 from rag.backend import Backend
-from rag.catalog import archives, stores, vectors
+from rag.catalog import archives, generations, stores, vectors
 from rag.catalog.records import Store
 from rag.relevance import Calibration
 from rag.texts import decode_text
@@ -150,7 +150,7 @@ class _Import:
         self._tell = tell
         self._counts = read.manifest.counts
         with backend.database.read() as connection:
-            self._generation = stores.live_generation(connection, store.id)
+            self._generation = generations.live_generation(connection, store.id)
         # Numbers in the archive to numbers here.
         self._files: dict[int, int] = {}
         self._documents: dict[int, int] = {}

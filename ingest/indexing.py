@@ -18,9 +18,9 @@ from sqlalchemy.engine import Connection
 
 from indexes.vector import Ids
 from rag.backend import Backend
-from rag.catalog import changes, chunks, index_tasks, purge, stores
+from rag.catalog import changes, chunks, generations, index_tasks, purge
 from rag.catalog.index_tasks import IndexTask
-from rag.catalog.records import Generation
+from rag.catalog.records import FOLLOWING, Generation
 from rag.context import Scalar
 from rag.remote import RemoteIndex, is_remote
 
@@ -61,8 +61,8 @@ def forget_versions(backend: Backend, store_of: Mapping[int, int]) -> None:
     """Remove the points of these versions (version to store). Raises TryLater when an engine is out of reach."""
     with backend.database.read() as connection:
         stores_here = sorted(set(store_of.values()))
-        generations = [g for store_id in stores_here for g in _remote_generations(connection, store_id)]
-    for generation in generations:
+        remote = [g for store_id in stores_here for g in _remote_generations(connection, store_id)]
+    for generation in remote:
         versions = [version for version, owner in store_of.items() if owner == generation.store_id]
         backend.remotes.collection(generation.space_id).remove_versions(generation.store_id, versions)
 
@@ -133,18 +133,18 @@ def reconcile_where_needed(backend: Backend, tell: Progress = lambda *_: None) -
     """Reconcile the generations whose engine holds another number of chunks than the catalog shows; make collections
     that are gone again, and forget stores whose deletion came before the last of their points."""
     with backend.database.read() as connection:
-        spaces = {generation.space_id for generation in stores.all_generations(connection) if is_remote(generation)}
+        spaces = {generation.space_id for generation in _all_remote(connection)}
     held = {space_id: backend.remotes.collection(space_id, anew=True).stores() for space_id in sorted(spaces)}
     # After the points were seen: a store was there before them, so that one that is not there now is gone for good.
     with backend.database.read() as connection:
-        generations = [generation for generation in stores.all_generations(connection) if is_remote(generation)]
+        remote = _all_remote(connection)
         shown = Counter[tuple[int, int]]()
-        for one in generations:
+        for one in remote:
             shown[one.space_id, one.store_id] += chunks.count_visible(connection, one.store_id, one.chunk_set_id)
     for space_id, points in held.items():
-        for store_id in sorted(points.keys() - {one.store_id for one in generations}):
+        for store_id in sorted(points.keys() - {one.store_id for one in remote}):
             backend.remotes.collection(space_id).remove_store(store_id)
-    for one in generations:
+    for one in remote:
         if held.get(one.space_id, {}).get(one.store_id, 0) != shown[one.space_id, one.store_id]:
             reconcile(backend, one, tell)
 
@@ -208,4 +208,8 @@ def _numbers(ids: Ids) -> list[int]:
 
 
 def _remote_generations(connection: Connection, store_id: int) -> list[Generation]:
-    return [generation for generation in stores.generations_of(connection, store_id) if is_remote(generation)]
+    return [found for found in generations.generations_of(connection, store_id, FOLLOWING) if is_remote(found)]
+
+
+def _all_remote(connection: Connection) -> list[Generation]:
+    return [found for found in generations.all_generations(connection, FOLLOWING) if is_remote(found)]

@@ -19,7 +19,7 @@ from ingest.split import ChunkSettings
 from rag import listing
 from rag.access import Caller
 from rag.backend import Backend
-from rag.catalog import documents, file_batches, files, folders, purge, stores
+from rag.catalog import documents, file_batches, files, folders, generations, purge, stores
 from rag.catalog.records import Document, File, FileBatch, Folder, Store
 from rag.context import Scalar
 from rag.embedders import Embedder
@@ -98,14 +98,16 @@ def create_store(
         )
         values = {
             "space_id": space_id,
-            "chunk_set_id": stores.ensure_chunk_set(connection, store.id, split.fingerprint, asdict(split)),
+            "chunk_set_id": stores.ensure_chunk_set(
+                connection, store.id, split.fingerprint, asdict(split), opened.tokenizer.name, opened.limit
+            ),
             "embedder": alias,
             "build": opened.build,
             "vector_index": backend.settings.vector_index,
             "keyword_index": backend.settings.keyword_index,
             "state": "live",
         }
-        stores.create_generation(connection, store, values)
+        generations.create_generation(connection, store, values)
     return store
 
 

@@ -177,7 +177,7 @@ class Move:
             for name in ("vector_index", "keyword_index")
             if getattr(target, name) != getattr(source, name)
         }
-        self._changed = {"batches": {"worker_id": None}, "generations": self._engines}
+        self._changed = {"batches": {"worker_id": None}, "generations": {"worker_id": None, **self._engines}}
         self._plan: Mapping[str, str | None] = {
             "catalog": arriving.place,
             "blobs": place_of(secret(target.blobs)),

@@ -11,24 +11,23 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Lock
 
+from sqlalchemy.engine import Connection
+
 from indexes.errors import ChangeRequest, RagError, TryLater
 from ingest import indexing
 from ingest.document import ParsedDocument
 from ingest.failures import DocumentFailure
-from ingest.intake import document_settings, drop_blobs, sweep
+from ingest.filling import Made, Manner, embed_missing, new_chunks, split_missing
+from ingest.intake import drop_blobs, sweep
 from ingest.sandbox import ParserPool
-from ingest.split import ChunkSettings, ChunkSpan, embedding_text, split_document
 from rag.backend import Backend
 from rag.blobs import StoredBlob
-from rag.catalog import chunks, documents, stores, vectors
+from rag.catalog import chunks, documents, generations, stores
 from rag.catalog.chunks import NewChunk
-from rag.catalog.records import Document, Generation, State
+from rag.catalog.records import ChunkSet, Document, Generation, State
 from rag.embedders import Embedder
-from rag.remote import is_remote
 from rag.texts import encode_text
 
-EMBED_AT_ONCE = 256
-"""Texts between two commits of vectors."""
 PUBLISH_AT_ONCE = 16
 """Flips in one transaction."""
 
@@ -41,6 +40,13 @@ log = logging.getLogger(__name__)
 
 class Stopped(Exception):
     """Work was left where it was because this process is to end."""
+
+
+class _Superseded(Exception):
+    """Another generation is live than a batch was made for."""
+
+    def __init__(self, live: Generation) -> None:
+        self.live = live
 
 
 class Pipeline:
@@ -62,49 +68,73 @@ class Pipeline:
         generation = self._generation(waiting[0])
         embedder = self._backend.embedder(generation)
         with self._backend.database.read() as connection:
-            settings = ChunkSettings(**stores.chunk_settings(connection, generation.chunk_set_id))
+            chunk_set = stores.get_chunk_set(connection, generation.chunk_set_id)
         with ThreadPoolExecutor(self._backend.settings.ingest.parser_processes, "parse") as threads:
-            list(threads.map(lambda d: self._prepare_one(d, generation, embedder, settings), waiting))
+            list(threads.map(lambda d: self._prepare_one(d, generation, embedder, chunk_set), waiting))
 
-    def embed(self, batch: str) -> None:
-        """Compute the vectors that the batch's chunks lack. Raises TryLater when the embedder is out of reach."""
-        ready = [d for d in self._documents(batch) if d.state == "embedding"]
+    def embed(self, batch: str) -> int | None:
+        """Compute the vectors that the batch's chunks lack. Returns the number of the generation that they are for,
+        None where there was nothing to do.
+
+        Raises TryLater when the embedder is out of reach.
+        """
+        ready = self._ready(batch)
         if not ready:
-            return
+            return None
         generation = self._generation(ready[0])
-        embedder = self._backend.embedder(generation)
-        with self._embedding:
-            self._embed(ready, generation, embedder)
+        self._embed(ready, generation)
+        return generation.id
 
-    def index(self, batch: str) -> None:
+    def index(self, batch: str, made_for: int | None = None) -> int | None:
         """Write the batch's chunks to the engine that serves their store, where it has one of its own.
+
+        Takes and returns the number of a generation as `embed` does: another one may be live by now.
 
         Raises TryLater when that is out of reach.
         """
-        ready = [d for d in self._documents(batch) if d.state == "embedding"]
+        ready = self._ready(batch)
         if not ready:
-            return
+            return None
         generation = self._generation(ready[0])
-        if not is_remote(generation):
-            return
-        with self._backend.database.read() as connection:
-            versions = [chunks.get_version(connection, d.id, d.attempt) for d in ready]
-        indexing.write_versions(self._backend, generation, [v.id for v in versions if v is not None], coming=True)
+        if generation.id != made_for:
+            self._embed(ready, generation)
+        self._write_points(ready, generation)
+        return generation.id
 
-    def publish(self, batch: str) -> None:
-        """Flip every finished document of a batch, then purge what was replaced."""
-        ready = [d for d in self._documents(batch) if d.state == "embedding"]
+    def publish(self, batch: str, made_for: int | None = None) -> None:
+        """Flip every finished document of a batch, then purge what was replaced. Where another generation is live than
+        the batch was made for, what that one lacks is made first."""
+        ready = self._ready(batch)
         for start in range(0, len(ready), PUBLISH_AT_ONCE):
+            some = ready[start : start + PUBLISH_AT_ONCE]
+            while (live := self._flip(some, made_for)) is not None:
+                log.info("generation %d is live now; what it lacks of this batch is made", live.id)
+                self._embed(ready, live)
+                self._write_points(ready, live)
+                made_for = live.id
+        self._backend.filling_waits.set()
+        indexing.settle(self._backend)
+        sweep(self._backend)
+
+    def _flip(self, some: Sequence[Document], made_for: int | None) -> Generation | None:
+        """Publish these documents, all that still may be. Nothing is, and the generation is returned, where another one
+        is live than they were made for."""
+        store_id = some[0].store_id
+        try:
             with self._backend.database.write(shared=True) as connection:
-                some = ready[start : start + PUBLISH_AT_ONCE]
                 for document in some:
                     version = chunks.get_version(connection, document.id, document.attempt)
                     if version is not None:
                         documents.publish(connection, document, version.id)
+                # With the store's row in hand: no other one becomes live before the end of this.
+                live = generations.live_generation(connection, store_id)
+                if live.id != made_for:
+                    raise _Superseded(live)
                 # Of a change that came between the points and the flip, the points may know nothing.
-                indexing.note_attributes(connection, some[0].store_id, [document.id for document in some])
-        indexing.settle(self._backend)
-        sweep(self._backend)
+                indexing.note_attributes(connection, store_id, [document.id for document in some])
+        except _Superseded as superseded:
+            return superseded.live
+        return None
 
     def give_up(self, batch: str, error: RagError) -> None:
         """End every document of a batch that an error keeps from going on."""
@@ -112,17 +142,23 @@ class Pipeline:
             for document in documents.active_of_batch(connection, batch):
                 documents.fail(connection, document.id, document.attempt, "server_error", error.message)
 
+    @property
+    def embeds(self) -> bool:
+        """Whether a batch is being embedded here."""
+        return self._embedding.locked()
+
+    def _ready(self, batch: str) -> list[Document]:
+        return [document for document in self._documents(batch) if document.state == "embedding"]
+
     def _documents(self, batch: str) -> list[Document]:
         with self._backend.database.read() as connection:
             return documents.active_of_batch(connection, batch)
 
     def _generation(self, document: Document) -> Generation:
         with self._backend.database.read() as connection:
-            return stores.live_generation(connection, document.store_id)
+            return generations.live_generation(connection, document.store_id)
 
-    def _prepare_one(
-        self, document: Document, generation: Generation, embedder: Embedder, settings: ChunkSettings
-    ) -> None:
+    def _prepare_one(self, document: Document, generation: Generation, embedder: Embedder, chunk_set: ChunkSet) -> None:
         self._go_on()
         try:
             if not self._advance(document, "parsing"):
@@ -130,8 +166,7 @@ class Pipeline:
             parsed = self._parse(document)
             if not self._advance(document, "splitting"):
                 return
-            own = document_settings(self._backend, settings, document.chunking, embedder)
-            self._write_chunks(document, generation, parsed, _split(parsed, embedder, own))
+            self._write_chunks(document, generation, parsed, self._split(document, parsed, embedder, chunk_set))
         except DocumentFailure as failure:
             # A parser that was stopped says so as a failure of the file.
             self._go_on(failure)
@@ -155,12 +190,19 @@ class Pipeline:
             raise DocumentFailure("no_text", "The file holds no text.")
         return parsed
 
+    def _split(
+        self, document: Document, parsed: ParsedDocument, embedder: Embedder, chunk_set: ChunkSet
+    ) -> list[NewChunk]:
+        try:
+            return new_chunks(self._backend, parsed, embedder, chunk_set, document.chunking)
+        except ChangeRequest as error:
+            raise DocumentFailure("server_error", error.message) from error
+
     def _write_chunks(
-        self, document: Document, generation: Generation, parsed: ParsedDocument, spans: Sequence[ChunkSpan]
+        self, document: Document, generation: Generation, parsed: ParsedDocument, new: list[NewChunk]
     ) -> None:
         structure = {"blocks": [[b.start, b.end, b.kind, b.level, b.page] for b in parsed.blocks]}
         encoded = {**structure, "metadata": dict(parsed.metadata)}
-        new = [_new_chunk(number, span, parsed.text) for number, span in enumerate(spans)]
         while not self._record(
             document, generation, parsed, self._backend.blobs.put(encode_text(encoded, parsed.text)), new
         ):
@@ -190,43 +232,33 @@ class Pipeline:
             drop_blobs(self._backend, [blob.key])
         return True
 
-    def _embed(self, ready: Sequence[Document], generation: Generation, embedder: Embedder) -> None:
-        space, tenant = generation.space_id, generation.tenant
+    def _embed(self, ready: Sequence[Document], generation: Generation) -> None:
+        """Make the vectors that a generation lacks of these documents; and their chunks, where another one was live
+        when they were split."""
+        embedder = self._backend.embedder(generation)
+        owner = self._versions(ready)
+
+        def record(connection: Connection, made: Made) -> None:
+            tally = {owner[version].id: [owner[version].attempt, *counted] for version, counted in made.items()}
+            documents.add_progress(connection, tally)
+
+        manner = Manner(before=self._go_on, beside=record)
+        with self._embedding:
+            split_missing(self._backend, generation, embedder, sorted(owner), manner)
+            embed_missing(self._backend, generation, embedder, sorted(owner), manner)
+
+    def _write_points(self, ready: Sequence[Document], generation: Generation) -> None:
+        indexing.write_versions(self._backend, generation, sorted(self._versions(ready)), coming=True)
+
+    def _versions(self, ready: Sequence[Document]) -> dict[int, Document]:
+        """The versions that these documents' attempts have made, and whose each is."""
+        owner: dict[int, Document] = {}
         with self._backend.database.read() as connection:
-            owner = {}
             for document in ready:
                 version = chunks.get_version(connection, document.id, document.attempt)
                 if version is not None:
                     owner[version.id] = document
-            texts = chunks.version_texts(connection, sorted(owner), generation.chunk_set_id)
-            missing = vectors.missing_keys(connection, space, tenant, [key for _, key, _, _, _ in texts])
-        wanted: dict[bytes, tuple[str, int, Document]] = {}
-        for version_id, key, header, text, tokens in texts:
-            if key in missing and key not in wanted:
-                wanted[key] = embedding_text(header, text), tokens, owner[version_id]
-        # Texts of like length go together, so that little is spent on padding.
-        order = sorted(wanted, key=lambda key: wanted[key][1])
-        for start in range(0, len(order), EMBED_AT_ONCE):
-            self._go_on()
-            keys = order[start : start + EMBED_AT_ONCE]
-            with self._backend.database.read() as connection:
-                held = vectors.wanted_keys(connection, tenant, keys)
-            keys = [key for key in keys if key in held]
-            if not keys:
-                continue
-            rows = embedder.embed_documents([wanted[key][0] for key in keys])
-            tally: dict[int, list[int]] = {}
-            for key in keys:
-                _, tokens, document = wanted[key]
-                counted = tally.setdefault(document.id, [document.attempt, 0, 0])
-                counted[1] += 1
-                counted[2] += tokens
-            with self._backend.database.write(shared=True) as connection:
-                # A document deleted meanwhile was purged already: nothing would ever remove its vectors.
-                held = vectors.wanted_keys(connection, tenant, keys)
-                kept = [i for i, key in enumerate(keys) if key in held]
-                vectors.put_vectors(connection, space, tenant, [keys[i] for i in kept], rows[kept])
-                documents.add_progress(connection, tally)
+        return owner
 
     def _go_on(self, cause: BaseException | None = None) -> None:
         if self._stopping.is_set():
@@ -244,25 +276,3 @@ class Pipeline:
 def is_passing(error: BaseException) -> bool:
     """Whether an error may be gone at the next try."""
     return isinstance(error, TryLater)
-
-
-def _split(parsed: ParsedDocument, embedder: Embedder, settings: ChunkSettings) -> list[ChunkSpan]:
-    try:
-        return split_document(parsed, embedder.tokenizer, embedder.limit, settings)
-    except ChangeRequest as error:
-        raise DocumentFailure("server_error", error.message) from error
-
-
-def _new_chunk(number: int, span: ChunkSpan, text: str) -> NewChunk:
-    mine = text[span.start : span.end]
-    return NewChunk(
-        ordinal=number,
-        start=span.start,
-        end=span.end,
-        page=span.page,
-        tokens=span.tokens,
-        heading_path=span.heading_path,
-        header=span.header,
-        text=mine,
-        embedding_key=vectors.embedding_key(embedding_text(span.header, mine)),
-    )

@@ -227,9 +227,9 @@ class Runner:
             self._running.add(batch)
         try:
             self._step("prepare", self._pipeline.prepare, batch)
-            self._step("embed", self._pipeline.embed, batch)
-            self._step("index", self._pipeline.index, batch)
-            self._step("publish", self._pipeline.publish, batch)
+            made_for = self._step("embed", self._pipeline.embed, batch)
+            made_for = self._step("index", self._pipeline.index, batch, made_for)
+            self._step("publish", self._pipeline.publish, batch, made_for)
         except Exception as error:  # every document ends, whatever happened
             if self._stop.is_set():
                 # With its database closed, DBOS cannot record an end: the workflow stays to be resumed.
@@ -242,13 +242,13 @@ class Runner:
                 self._running.discard(batch)
             self._backend.work_waiting.set()
 
-    def _step(self, name: str, work: Callable[[str], None], batch: str) -> None:
+    def _step(self, name: str, work: Callable[..., int | None], *given: str | int | None) -> int | None:
         from dbos import DBOS, StepOptions
 
-        def step() -> None:
+        def step() -> int | None:
             try:
                 with self._noticing_loss():
-                    work(batch)
+                    return work(*given)
             except Exception:
                 if self._stop.is_set():
                     # Recorded as the step's result it would be raised again at each resumption.
@@ -263,7 +263,7 @@ class Runner:
             "backoff_rate": 2.0,
             "should_retry": is_passing,
         }
-        DBOS.run_step(patient, step)
+        return DBOS.run_step(patient, step)
 
     def _look(self) -> None:
         """Begin what waits, as far as there is room, and deal with batches whose worker or workflow died."""

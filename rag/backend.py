@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from pathlib import Path
@@ -19,7 +19,7 @@ from rag.access import Caller
 from rag.activity import Activity
 from rag.blobs import BlobStore, open_blobs, require_blobs
 from rag.blobs import place_of as blobs_place
-from rag.catalog import stores
+from rag.catalog import generations, stores
 from rag.catalog.database import Database, open_database
 from rag.catalog.engines import parse_url
 from rag.catalog.records import Generation, Store
@@ -97,6 +97,8 @@ class Backend:
         self.traces = TraceWriter(self.database, settings)
         self.work_waiting = Event()
         """Set when documents were queued here, so that whoever runs the jobs need not wait for its next look."""
+        self.filling_waits = Event()
+        """Set when generations may lack something that was published here, likewise."""
         self._spaces: dict[int, tuple[Space, Calibration]] = {}
         self._lock = Lock()
 
@@ -144,7 +146,28 @@ class Backend:
     def live_generation(self, store: Store) -> Generation:
         """The generation of a store that answers."""
         with self.database.read() as connection:
-            return stores.live_generation(connection, store.id)
+            return generations.live_generation(connection, store.id)
+
+    def generations_for(self, asked: Sequence[Store], named: str | None = None) -> list[tuple[Store, Generation]]:
+        """What answers for each of these stores: the generation of this public id, if it is one of the store's, else
+        the live one.
+
+        Raises NotThere (`generation_not_found`) for one of another store, and ChangeRequest
+        (`generation_not_searchable`) for one that is not kept up to date.
+        """
+        with self.database.read() as connection:
+            found = None
+            if named is not None:
+                found = generations.find_generation(connection, [store.id for store in asked], named)
+                if found is None:
+                    raise generations.no_generation(named)
+                generations.require_searchable(found)
+            return [
+                (store, found)
+                if found is not None and found.store_id == store.id
+                else (store, generations.live_generation(connection, store.id))
+                for store in asked
+            ]
 
     def ensure_space(self, embedder: Embedder) -> int:
         """The number of an embedder's space; a new space is calibrated first."""

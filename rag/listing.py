@@ -15,7 +15,7 @@ from indexes.errors import ChangeRequest
 from rag.access import Caller
 from rag.ask import Prepared
 from rag.backend import Backend
-from rag.catalog import batches, chunks, documents, file_batches, files, folders, responses, stores
+from rag.catalog import batches, chunks, documents, file_batches, files, folders, generations, responses, stores
 from rag.catalog.chunks import Version
 from rag.catalog.records import (
     Counts,
@@ -196,6 +196,6 @@ def _summaries(connection: Connection, caller: Caller, found: Sequence[Store]) -
     ids = [store.id for store in found]
     counts, usage = stores.count_documents(connection, caller, ids), stores.usage_bytes(connection, caller, ids)
     return [
-        StoreSummary(store, counts[store.id], usage[store.id], stores.live_generation(connection, store.id))
+        StoreSummary(store, counts[store.id], usage[store.id], generations.live_generation(connection, store.id))
         for store in found
     ]

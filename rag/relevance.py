@@ -19,6 +19,7 @@ import numpy as np
 
 from indexes.errors import ChangeRequest
 from rag.embedders import Embedder
+from rag.embedders.checking import checked_rows, embed_checked
 from rag.tokenizers import Tokenizer
 
 DEFAULT_THRESHOLD = 0.5
@@ -59,11 +60,12 @@ class Calibration:
 def calibrate(embedder: Embedder) -> Calibration:
     """The scale of an embedder's space. Embeds 80 short texts: a second or two on a CPU. The same every time.
 
-    Raises what the embedder raises.
+    Raises what the embedder raises, and as `embed_checked` does.
     """
     pairs = _pairs()
     questions = embedder.embed_queries([_fitting(pair["question"], embedder) for pair in pairs])
-    passages = embedder.embed_documents([_fitting(pair["passage"], embedder) for pair in pairs])
+    questions = checked_rows(embedder, questions, len(pairs))
+    passages = embed_checked(embedder, [_fitting(pair["passage"], embedder) for pair in pairs])
     cosines = questions.astype(np.float64) @ passages.astype(np.float64).T
     matching = np.eye(len(pairs), dtype=bool)
     low = float(cosines[~matching].mean())

@@ -54,6 +54,8 @@ class SearchOptions:
     condition: Filter | None = None
     min_relevance: float | None = None
     """Leave out hits below this relevance."""
+    generation: str | None = None
+    """The public id of a generation of one of the stores, to be asked instead of its live one."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ def retrieve(backend: Backend, stores: Sequence[Store], question: str, options: 
 
     A document that is replaced or deleted while this runs is looked for again, so that one version of it is found.
     Stores in the same vector space are ranked together; those of different spaces apart, merged by rank.
-    Raises ChangeRequest for an empty question, a filter that fits no document, or a store that has expired.
+    Raises ChangeRequest for an empty question, a filter that fits no document, or a store that has expired, and what
+    `Backend.generations_for` does.
     """
     if not question.strip():
         raise ChangeRequest("The question is empty. Ask something.", code="empty_query", param="query")
@@ -120,8 +123,7 @@ def _retrieve(
     asked = _Question(question, without_common_words(head), content_words(head))
     depth = factor * max(options.depth or settings.depth, limit)
     groups: dict[int, list[_Searched]] = {}
-    for store in stores:
-        generation = backend.live_generation(store)
+    for store, generation in backend.generations_for(stores, options.generation):
         view = backend.searchable(generation)
         clock.mark("follow")
         vector = _question_vector(backend, generation, head) if mode != "keyword" and len(view) else None

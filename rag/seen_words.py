@@ -52,7 +52,7 @@ class ChunkWords:
 class Seen:
     """How many chunks a caller sees, and in how many of them a word occurs, as a view was at one position."""
 
-    def __init__(self, position: int, visible: Ids) -> None:
+    def __init__(self, position: tuple[int, int], visible: Ids) -> None:
         self.position = position
         self.total = len(visible)
         self._sample = visible[:: -(-self.total // SAMPLE) or 1]

@@ -49,7 +49,7 @@ def trace_of(backend: Backend, prepared: Prepared, said: Answer | None, fault: B
         "prompt": {"id": context.prompt_id, "hash": context.prompt_hash},
         "generations": [
             {
-                "id": generation.id,
+                "id": generation.public_id,
                 "embedder": generation.embedder,
                 "build": generation.build,
                 "space": backend.space(generation).fingerprint,

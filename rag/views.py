@@ -24,17 +24,17 @@ from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
 from indexes import open_keyword_index, open_vector_index
-from indexes.errors import NotThere, RagError
+from indexes.errors import RagError
 from indexes.filters import AnyTag, AttributeTable, Filter, permitted
 from indexes.keyword import KeywordEntry, KeywordIndex
 from indexes.vector import Ids
 from indexes.words import analyse
 from rag import snapshots
-from rag.catalog import changes, stores
+from rag.catalog import changes, generations
 from rag.catalog.changes import Changes, ViewRows
 from rag.catalog.database import Database
 from rag.catalog.database import incarnation as read_incarnation
-from rag.catalog.records import Generation
+from rag.catalog.records import FOLLOWING, Generation, Place
 from rag.fusion import Scored
 from rag.searchable import Scores, Statistics, Tags, both_legs
 from rag.seen_words import ChunkWords, Seen, bm25
@@ -71,6 +71,9 @@ class View:
         self.generation = generation
         self.space = space
         self.position = -1
+        """The number of the change log up to which it holds what was published."""
+        self.seen = -1
+        """And up to which it knows what was retired or changed: for a generation that is not live, a later one."""
         self.used = time.monotonic()
         """When somebody last asked for it."""
         self.behind_since: float | None = None
@@ -88,22 +91,28 @@ class View:
         self._start()
 
     def follow(self) -> None:
-        """Take in whatever the change log has beyond this view. Raises NotThere when the store is gone."""
+        """Take in whatever the change log has beyond this view. Raises NotThere when the store is gone, and
+        ChangeRequest (`generation_not_searchable`) when the generation is no longer followed."""
         with self._database.read() as connection:
-            seq = stores.current_seq(connection, self.generation.store_id)
-        if seq is None:
-            raise NotThere("The vector store was deleted meanwhile.", code="vector_store_not_found")
-        self.follow_to(seq)
+            place = self._place(connection)
+        self.follow_to(place)
 
-    def follow_to(self, seq: int) -> None:
-        """Take in everything up to this number at least, unless the view has been released."""
-        if seq > self.position:
+    def follow_to(self, place: Place) -> None:
+        """Take in everything up to this place at least, unless the view has been released."""
+        if self._lacks(place):
             if self.behind_since is None:
                 self.behind_since = time.monotonic()
             with self._changing:
-                if seq > self.position and not self.released:
+                if self._lacks(place) and not self.released:
                     self._catch_up()
         self.behind_since = None
+
+    def _lacks(self, place: Place) -> bool:
+        return place.through > self.position or place.seq > self.seen
+
+    def _place(self, connection: Connection) -> Place:
+        """How far the generation is now. Raises what `generations.require_place` does."""
+        return generations.require_place(connection, self.generation)
 
     def search(
         self, vector: Scores | None, words: str | None, condition: Filter | None, depth: int, tags: Tags
@@ -138,10 +147,10 @@ class View:
             return len(self), self.words.document_frequency(words)
         with self._changing:
             seen = self._seen.get(tags)
-            if seen is None or seen.position != self.position:
+            if seen is None or seen.position != (self.position, self.seen):
                 visible = self.allowed(AnyTag(tags))
                 assert visible is not None
-                seen = Seen(self.position, visible)
+                seen = Seen((self.position, self.seen), visible)
                 if len(self._seen) >= MOST_SEEN:
                     self._seen.clear()
                 self._seen[tags] = seen
@@ -257,9 +266,11 @@ class View:
         started, fresh = self.position >= 0, self._fresh
         self.position, before, self._fresh = -1, self.position, False
         with self._database.read() as connection:
-            news = changes.read_changes(connection, self.generation.store_id, before) if started else None
+            place = self._place(connection)
+            news = self._news(connection, before, place) if started else None
             if news is None:
-                self.position = self._build(connection) if fresh else self._build_anew(connection)
+                (self._build if fresh else self._build_anew)(connection, place)
+                self.position, self.seen = place.through, place.seq
                 return
             # First what is new: a search meanwhile finds either version of a document that was replaced.
             for rows in self._rows(connection, news.published):
@@ -270,14 +281,17 @@ class View:
         self.words.commit()
         self._owners = None
         # Only now: whatever failed above leaves a view that is built anew.
-        self.position = news.seq
+        self.position, self.seen = news.through, news.seq
 
-    def _build_anew(self, connection: Connection) -> int:
+    def _news(self, connection: Connection, before: int, place: Place) -> Changes | None:
+        return changes.read_changes(connection, self.generation.store_id, before, seen=self.seen, through=place.through)
+
+    def _build_anew(self, connection: Connection, place: Place) -> None:
         """Build beside what is there and change over: searches under way go on with what they began with."""
         aside = self._folder.with_name(f"{self.generation.id}-{secrets.token_hex(4)}")
         new = View(self._database, self.generation, self.space, aside, self._snapshots, self._chunk_words)
         try:
-            position = new._build(connection)
+            new._build(connection, place)
         except BaseException:
             new.release()
             raise
@@ -288,14 +302,11 @@ class View:
         # The old vectors are not closed, which would empty them: they go with the last search that holds them.
         old_words.close()
         shutil.rmtree(old_folder, ignore_errors=True)
-        return position
 
-    def _build(self, connection: Connection) -> int:
-        store = stores.get_store_by_id(connection, self.generation.store_id)
-        if store is None:
-            raise NotThere("The vector store was deleted meanwhile.", code="vector_store_not_found")
+    def _build(self, connection: Connection, place: Place) -> None:
         known = self._known
-        for rows in self._rows(connection, changes.visible_versions(connection, store.id)):
+        visible = changes.visible_versions(connection, self.generation.store_id, place.through)
+        for rows in self._rows(connection, visible):
             self._add(rows, self._texts(connection, rows.ids[~np.isin(rows.ids, known)]))
         gone = known[~np.isin(known, self._owned()[0])]
         self.words.remove(gone)
@@ -307,7 +318,6 @@ class View:
             self.attributes.set(document_id, attributes, tags.get(document_id, ()))
         self.words.commit()
         self._known = known[:0]
-        return store.seq
 
     def _rows(self, connection: Connection, version_ids: Sequence[int]) -> Iterator[ViewRows]:
         generation = self.generation
@@ -442,13 +452,13 @@ class Views:
             view.release()
 
     def _sweep_snapshots(self) -> None:
-        """Remove the snapshots of generations that are gone: nobody opens a view that would notice."""
+        """Remove the snapshots of generations that are gone or retired: nobody opens a view that would notice."""
         if not self._snapshots.is_dir():
             return
         left = {folder.name: folder for folder in self._snapshots.iterdir()}
         # After the listing: a generation that is made meanwhile is not among what was left.
         with self._database.read() as connection:
-            known = {str(number) for number in stores.generation_ids(connection)}
+            known = {str(found.id) for found in generations.all_generations(connection, FOLLOWING)}
         for name in left.keys() - known:
             shutil.rmtree(left[name], ignore_errors=True)
 
@@ -459,24 +469,24 @@ class Views:
                 continue
             try:
                 with self._database.read() as connection:
-                    newest = stores.current_seqs(connection, [view.generation.store_id for _, view in views])
+                    newest = generations.places(connection, [number for number, _ in views])
             except RagError as error:
                 log.warning("views lag: %s", error)
                 continue
             for number, view in views:
-                self._keep_up(number, view, newest.get(view.generation.store_id))
+                self._keep_up(number, view, newest.get(number))
             self._make_room()
 
-    def _keep_up(self, number: int, view: View, seq: int | None) -> None:
-        """Bring a view up to a number of its store; forget it when its store is gone."""
+    def _keep_up(self, number: int, view: View, place: Place | None) -> None:
+        """Bring a view up to where its generation is; forget it when that is gone, or followed no more."""
         try:
-            if seq is None:
+            if place is None:
                 with self._lock:
                     self._views.pop(number, None)
                 view.release()
                 shutil.rmtree(self._snapshots / str(number), ignore_errors=True)
             else:
-                view.follow_to(seq)
+                view.follow_to(place)
             view.save_if_due()
         except RagError as error:
             log.warning("view of generation %d lags: %s", number, error)

@@ -20,16 +20,9 @@ from sqlalchemy.engine import Connection
 from indexes.errors import TryLater
 from rag.access import Caller
 from rag.catalog import schema
+from rag.catalog.generations import create_generation, live_generation
 from rag.catalog.records import Generation, Store
-from rag.catalog.stores import (
-    create_generation,
-    create_store,
-    delete_store,
-    ensure_chunk_set,
-    live_generation,
-    next_seq,
-    store_named,
-)
+from rag.catalog.stores import create_store, delete_store, ensure_chunk_set, next_seq, store_named
 from rag.catalog.vectors import is_of_chunk
 
 IMPORTING = "importing:"
@@ -101,7 +94,7 @@ def _paged(connection: Connection, query: sa.Select[Any]) -> Iterator[Rows]:
 
 
 def begin(connection: Connection, tenant: str, name: str, generation: Mapping[str, Any], **values: Any) -> Store:
-    """A store for this tenant that nobody sees. `generation` is as `stores.create_generation` takes it, with
+    """A store for this tenant that nobody sees. `generation` is as `generations.create_generation` takes it, with
     `chunking` (fingerprint and settings) in place of the number of a chunk set; `values` as `create_store` does."""
     store = create_store(connection, f"{IMPORTING}{secrets.token_hex(16)}", name, **values)
     chunk_set_id = ensure_chunk_set(connection, store.id, *generation["chunking"])

@@ -10,6 +10,7 @@ Time is the database's own, so that workers on machines whose clocks differ agre
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -55,6 +56,7 @@ def beat(connection: Connection, worker: int) -> bool:
 def leave(connection: Connection, worker: int) -> None:
     """Take a worker out; what it leaves unfinished can be adopted at once."""
     connection.execute(sa.update(schema.batches).where(_batches.worker_id == worker).values(worker_id=None))
+    _release_generations(connection, [worker])
     connection.execute(sa.delete(schema.workers).where(_workers.id == worker))
 
 
@@ -71,8 +73,15 @@ def bury(connection: Connection, silent_seconds: float) -> list[str]:
             .where(_batches.worker_id.in_(numbers))
             .values(worker_id=None, crashes=_batches.crashes + 1)
         )
+        _release_generations(connection, numbers)
         connection.execute(sa.delete(schema.workers).where(_workers.id.in_(numbers)))
     return [str(row.name) for row in dead]
+
+
+def _release_generations(connection: Connection, workers: Sequence[int]) -> None:
+    """What they were filling may be filled by others."""
+    mine = schema.generations.c.worker_id.in_(workers)
+    connection.execute(sa.update(schema.generations).where(mine).values(worker_id=None))
 
 
 def anyone_silent(connection: Connection, silent_seconds: float) -> bool:

@@ -21,10 +21,12 @@ _versions, _chunks, _vectors = schema.versions.c, schema.chunks.c, schema.vector
 
 @dataclass(frozen=True)
 class Changes:
-    """What happened in a store after `after`, up to and with `seq`."""
+    """What happened in a store after one number, up to and with another."""
 
-    after: int
+    through: int
+    """The number up to which publishing is told."""
     seq: int
+    """And everything else."""
     retired: Sequence[int]
     """Versions that no longer answer."""
     published: Sequence[int]
@@ -45,26 +47,34 @@ class ViewRows:
     vectors: NDArray[np.float32]
 
 
-def read_changes(connection: Connection, store_id: int, after: int) -> Changes | None:
-    """Everything after a number. None when the log no longer reaches back that far, or the store is gone."""
+def read_changes(
+    connection: Connection, store_id: int, after: int, *, seen: int | None = None, through: int | None = None
+) -> Changes | None:
+    """Everything after a number. None when the log no longer reaches back that far, or the store is gone.
+
+    For what is not to have all that is published: `after` and `through` are the numbers up to which it has that, and is
+    to have it; `seen` is the one up to which it knows what was retired and changed.
+    """
     stores = schema.stores.c
     row = connection.execute(sa.select(stores.seq, stores.pruned_through).where(stores.id == store_id)).first()
-    if row is None or after < row.pruned_through:
+    seen = after if seen is None else seen
+    if row is None or seen < row.pruned_through:
         return None
-    if row.seq == after:
-        return Changes(after, after, (), (), {}, {})
+    through = row.seq if through is None else min(through, row.seq)
+    if (after, seen) == (through, row.seq):
+        return Changes(through, row.seq, (), (), {}, {})
     mine = _versions.store_id == store_id
-    retired = sa.select(_versions.id).where(mine, _versions.retired_seq > after, _versions.published_seq <= after)
+    retired = sa.select(_versions.id).where(mine, _versions.retired_seq > seen, _versions.published_seq <= after)
     published = sa.select(_versions.id, _versions.document_id).where(
-        mine, _versions.published_seq > after, _versions.retired_seq.is_(None)
+        mine, _versions.published_seq > after, _versions.published_seq <= through, _versions.retired_seq.is_(None)
     )
     changed = sa.select(_versions.document_id).where(
-        mine, _versions.changed_seq > after, _versions.retired_seq.is_(None)
+        mine, _versions.changed_seq > seen, _versions.published_seq <= through, _versions.retired_seq.is_(None)
     )
     new = list(connection.execute(published))
     document_ids = sorted({r.document_id for r in new} | set(connection.execute(changed).scalars()))
     return Changes(
-        after,
+        through,
         row.seq,
         list(connection.execute(retired).scalars()),
         [r.id for r in new],
@@ -99,9 +109,11 @@ def _of_documents(connection: Connection, document_ids: Sequence[int], name: str
     return found
 
 
-def visible_versions(connection: Connection, store_id: int) -> list[int]:
-    """Every version of a store that answers now."""
+def visible_versions(connection: Connection, store_id: int, through: int | None = None) -> list[int]:
+    """Every version of a store that answers now, of those published up to a number where one is given."""
     query = sa.select(_versions.id).where(_versions.store_id == store_id, schema.ANSWERS)
+    if through is not None:
+        query = query.where(_versions.published_seq <= through)
     return list(connection.execute(query.order_by(_versions.id)).scalars())
 
 

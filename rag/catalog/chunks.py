@@ -46,6 +46,17 @@ class NewChunk:
 
 
 @dataclass(frozen=True)
+class SplitAgain:
+    """A version whose stored text is to be split in another way; `chunking` is its document's own, if it has one."""
+
+    id: int
+    title: str
+    media_type: str
+    text_blob: str
+    chunking: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
 class StoredChunk:
     """A visible chunk, with the document that it belongs to. `permissions` are its tags: see `seen.may_see`."""
 
@@ -147,6 +158,24 @@ def put_chunks(
     ]
     if rows:
         connection.execute(sa.insert(schema.chunks), rows)
+
+
+def without_chunks(connection: Connection, version_ids: Sequence[int], chunk_set_id: int) -> list[SplitAgain]:
+    """Of these versions, those that have no chunks in this set, and whose text is kept."""
+    documents = schema.documents.c
+    split = sa.select(_chunks.id).where(_chunks.version_id == _versions.id, _chunks.chunk_set_id == chunk_set_id)
+    query = (
+        sa.select(_versions.id, _versions.title, _versions.media_type, _versions.text_blob, documents.chunking)
+        .join(schema.documents, documents.id == _versions.document_id)
+        .where(_versions.id.in_(version_ids), _versions.purged == sa.false(), ~split.exists())
+    )
+    return [SplitAgain(**row._mapping) for row in connection.execute(query.order_by(_versions.id))]
+
+
+def is_kept(connection: Connection, version_id: int) -> bool:
+    """Whether a version is there and not purged."""
+    query = sa.select(_versions.id).where(_versions.id == version_id, _versions.purged == sa.false())
+    return connection.execute(query).first() is not None
 
 
 def version_texts(

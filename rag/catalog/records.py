@@ -44,10 +44,28 @@ class Store:
 
 
 @dataclass(frozen=True)
-class Generation:
-    """One embedding space, one chunk set and one pair of indexes over a store."""
+class ChunkSet:
+    """One way of splitting: see `schema.chunk_sets`."""
 
     id: int
+    store_id: int
+    fingerprint: str
+    settings: Mapping[str, Any]
+    tokenizer: str | None
+    token_limit: int | None
+
+
+GenerationState = Literal["building", "ready", "live", "standby", "retired", "failed"]
+FOLLOWING: tuple[GenerationState, ...] = ("building", "ready", "live", "standby")
+"""States in which a generation is to hold what its store does."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One embedding space, one chunk set and one pair of indexes over a store: see `schema.generations`."""
+
+    id: int
+    public_id: str
     store_id: int
     tenant: str
     space_id: int
@@ -56,7 +74,27 @@ class Generation:
     build: str
     vector_index: str
     keyword_index: str
-    state: str
+    settings: Mapping[str, Any]
+    state: GenerationState
+    paused: bool
+    error_code: str | None
+    error_message: str | None
+    filled_through: int
+    filled_within: int
+    characters_per_second: float | None
+    worker_id: int | None
+    created_at: int
+    changed_at: int
+    emptied: bool
+
+
+@dataclass(frozen=True)
+class Place:
+    """How far a generation is to be followed in its store's change log: up to which number it has what was published,
+    and how long the log is."""
+
+    through: int
+    seq: int
 
 
 @dataclass(frozen=True)

@@ -88,13 +88,17 @@ chunk_sets = _table(
     sa.Column("store_id", Id, sa.ForeignKey("stores.id", ondelete="CASCADE"), nullable=False),
     sa.Column("fingerprint", sa.String(64), nullable=False),
     sa.Column("settings", Json, nullable=False),
+    sa.Column("tokenizer", sa.Text),
+    sa.Column("token_limit", sa.Integer),
     sa.UniqueConstraint("store_id", "fingerprint"),
 )
-"""One way of splitting a store's documents."""
+"""One way of splitting a store's documents. `tokenizer` (its name) counts the tokens of a chunk, `token_limit` at most;
+null is those of the embedder of the only generation that has used the set."""
 
 generations = _table(
     "generations",
     _id(),
+    sa.Column("public_id", sa.String(40), nullable=False, server_default=""),
     sa.Column("store_id", Id, sa.ForeignKey("stores.id", ondelete="CASCADE"), nullable=False),
     sa.Column("tenant", sa.String(64), nullable=False),
     sa.Column("space_id", Id, sa.ForeignKey("spaces.id"), nullable=False),
@@ -103,9 +107,22 @@ generations = _table(
     sa.Column("build", sa.Text, nullable=False),
     sa.Column("vector_index", sa.Text, nullable=False),
     sa.Column("keyword_index", sa.Text, nullable=False),
+    sa.Column("settings", Json, nullable=False, server_default="{}"),
     sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("paused", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("error_code", sa.String(32)),
+    sa.Column("error_message", sa.Text),
+    sa.Column("filled_through", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("filled_within", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("characters_per_second", sa.Double),
+    sa.Column("worker_id", Id),
     sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("changed_at", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("emptied", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.CheckConstraint("state IN ('building','ready','live','standby','retired','failed')", name="state"),
+    sa.Index("uq_generations_public_id", "public_id", unique=True),
+    sa.Index(None, "store_id"),
+    sa.Index(None, "worker_id"),
     sa.Index(
         "uq_generations_live",
         "store_id",
@@ -114,7 +131,30 @@ generations = _table(
         postgresql_where=sa.text("state = 'live'"),
     ),
 )
-"""One embedding space, one chunk set and one pair of indexes over a store; exactly one is live."""
+"""One embedding space, one chunk set and one pair of indexes over a store; exactly one is live.
+
+    building -> ready -> live -> standby -> live
+       building | ready | standby -> failed -> building
+       any but live -> retired
+
+Every version that is visible at the number `filled_through` of the store's change log has its chunks in the chunk set
+and their vectors in the space, and, with an engine of its own, its points; and so have those published at the next
+number whose ids are up to `filled_within`. The live one is filled through all there is, whatever stands here.
+`worker_id` is who fills it now, `characters_per_second` how fast that went last; `changed_at` is when it came into its
+state; `settings` are its own for retrieval; `emptied` once what nothing else uses of a retired one is gone."""
+
+generation_events = _table(
+    "generation_events",
+    _id(),
+    sa.Column("store_id", Id, sa.ForeignKey("stores.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("generation_id", Id, nullable=False),
+    sa.Column("event", sa.String(16), nullable=False),
+    sa.Column("caller", sa.Text, nullable=False),
+    sa.Column("body", Json, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Index(None, "store_id"),
+)
+"""What was done to a generation, by whom (`Caller.name`, empty for what happened by itself), and what it stood on."""
 
 files = _table(
     "files",

@@ -1,10 +1,10 @@
-"""Vector stores, their generations and the spaces that they live in."""
+"""Vector stores, their ways of splitting and the spaces that their vectors live in."""
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cache
 from typing import Any
@@ -16,7 +16,7 @@ from indexes.errors import ChangeRequest, NotThere
 from rag.access import Caller
 from rag.catalog import answered, schema, seen
 from rag.catalog.paging import page_rows
-from rag.catalog.records import DAY, Counts, Generation, Page, PageRequest, Store
+from rag.catalog.records import DAY, ChunkSet, Counts, Page, PageRequest, Store
 from rag.spaces import Space
 
 _NAMED_IDS = 10
@@ -150,6 +150,7 @@ def delete_store(connection: Connection, store: Store) -> list[str]:
     spaces = sa.select(schema.generations.c.space_id).where(schema.generations.c.store_id == store.id)
     space_ids = list(connection.execute(spaces).scalars())
     for table in (
+        schema.generation_events,
         schema.generations,
         schema.file_batches,
         schema.documents,
@@ -191,16 +192,6 @@ def current_seq(connection: Connection, store_id: int) -> int | None:
     return found
 
 
-def current_seqs(connection: Connection, store_ids: Sequence[int]) -> dict[int, int]:
-    """The newest number of each of these stores' change logs; those that are gone are left out."""
-    rows = schema.stores.c
-    found: dict[int, int] = {}
-    for start in range(0, len(store_ids), 5_000):
-        query = sa.select(rows.id, rows.seq).where(rows.id.in_(store_ids[start : start + 5_000]))
-        found.update({row.id: row.seq for row in connection.execute(query)})
-    return found
-
-
 @cache
 def _seq_by_id() -> sa.Select[Any]:
     return sa.select(schema.stores.c.seq).where(schema.stores.c.id == sa.bindparam("id"))
@@ -235,69 +226,43 @@ def usage_bytes(connection: Connection, caller: Caller, store_ids: list[int]) ->
     return dict.fromkeys(store_ids, 0) | {store_id: int(size) for store_id, size in connection.execute(query)}
 
 
-def live_generation(connection: Connection, store_id: int) -> Generation:
-    """The generation that answers. Raises NotThere when the store is gone."""
-    row = connection.execute(_live_by_store(), {"id": store_id}).first()
-    if row is None:
-        raise NotThere("The vector store was deleted meanwhile.", code="vector_store_not_found")
-    return _generation(row)
-
-
-@cache
-def _live_by_store() -> sa.Select[Any]:
-    generations = schema.generations
-    mine = generations.c.store_id == sa.bindparam("id")
-    return sa.select(generations).where(mine, generations.c.state == "live")
-
-
-def create_generation(connection: Connection, store: Store, values: Mapping[str, Any]) -> Generation:
-    """Make a generation of a store; `values` are the columns that `Generation` names."""
-    row = {**values, "store_id": store.id, "tenant": store.tenant, "created_at": int(time.time())}
-    made = connection.execute(sa.insert(schema.generations).values(row)).inserted_primary_key
-    assert made is not None
-    query = sa.select(schema.generations).where(schema.generations.c.id == made[0])
-    return _generation(connection.execute(query).one())
-
-
-def generations_of(connection: Connection, store_id: int) -> list[Generation]:
-    """Every generation of a store."""
-    query = sa.select(schema.generations).where(schema.generations.c.store_id == store_id)
-    return [_generation(row) for row in connection.execute(query.order_by(schema.generations.c.id))]
-
-
-def all_generations(connection: Connection) -> list[Generation]:
-    """Every generation of every store and tenant."""
-    return [_generation(row) for row in connection.execute(sa.select(schema.generations))]
-
-
-def generation_ids(connection: Connection) -> list[int]:
-    """The numbers of all generations, of every store and tenant."""
-    return list(connection.execute(sa.select(schema.generations.c.id)).scalars())
-
-
-def ensure_chunk_set(connection: Connection, store_id: int, fingerprint: str, settings: Mapping[str, Any]) -> int:
+def ensure_chunk_set(
+    connection: Connection,
+    store_id: int,
+    fingerprint: str,
+    settings: Mapping[str, Any],
+    tokenizer: str | None = None,
+    token_limit: int | None = None,
+) -> int:
     """The number of a store's chunk set with these settings, made if it is new."""
     sets = schema.chunk_sets.c
     query = sa.select(sets.id).where(sets.store_id == store_id, sets.fingerprint == fingerprint)
     found = connection.execute(query).scalar()
     if found is not None:
         return int(found)
-    values = {"store_id": store_id, "fingerprint": fingerprint, "settings": dict(settings)}
+    values = {
+        "store_id": store_id,
+        "fingerprint": fingerprint,
+        "settings": dict(settings),
+        "tokenizer": tokenizer,
+        "token_limit": token_limit,
+    }
     made = connection.execute(sa.insert(schema.chunk_sets).values(values)).inserted_primary_key
     assert made is not None
     return int(made[0])
 
 
-def chunk_settings(connection: Connection, chunk_set_id: int) -> dict[str, Any]:
-    """The settings that a chunk set was made with."""
-    query = sa.select(schema.chunk_sets.c.settings).where(schema.chunk_sets.c.id == chunk_set_id)
-    return dict(connection.execute(query).scalar_one())
+def get_chunk_set(connection: Connection, chunk_set_id: int) -> ChunkSet:
+    """A way of splitting."""
+    row = connection.execute(sa.select(schema.chunk_sets).where(schema.chunk_sets.c.id == chunk_set_id)).one()
+    return ChunkSet(**row._mapping)
 
 
-def chunk_fingerprint(connection: Connection, chunk_set_id: int) -> str:
-    """What names a way of splitting: its settings and the splitter's version."""
-    query = sa.select(schema.chunk_sets.c.fingerprint).where(schema.chunk_sets.c.id == chunk_set_id)
-    return str(connection.execute(query).scalar_one())
+def fix_chunk_set(connection: Connection, chunk_set_id: int, tokenizer: str, token_limit: int) -> None:
+    """Hold a chunk set that says nothing of them to the tokenizer and the limit of the embedder that has used it."""
+    mine = sa.and_(schema.chunk_sets.c.id == chunk_set_id, schema.chunk_sets.c.tokenizer.is_(None))
+    values = {"tokenizer": tokenizer, "token_limit": token_limit}
+    connection.execute(sa.update(schema.chunk_sets).where(mine).values(values))
 
 
 def ensure_space(connection: Connection, space: Space, calibration: Mapping[str, Any] | None = None) -> int:
@@ -343,8 +308,3 @@ def _no_store(name: str) -> NotThere:
 
 def _store(row: Row[Any]) -> Store:
     return Store(**row._mapping)
-
-
-def _generation(row: Row[Any]) -> Generation:
-    values = {name: value for name, value in row._mapping.items() if name != "created_at"}
-    return Generation(**values)

@@ -24,6 +24,7 @@ from rag.catalog import (
     documents,
     file_batches,
     files,
+    generations,
     index_tasks,
     purge,
     schema,
@@ -62,7 +63,7 @@ def store(database: Database) -> Store:
             "keyword_index": "tantivy",
             "state": "live",
         }
-        stores.create_generation(connection, made, values)
+        generations.create_generation(connection, made, values)
     return made
 
 
@@ -80,7 +81,7 @@ def reload(database: Database, document: Document) -> Document:
 def write_version(database: Database, document: Document, texts: list[str], blob: str = "a" * 64) -> int:
     """A version with one chunk per text, and their vectors."""
     with database.write() as connection:
-        generation = stores.live_generation(connection, document.store_id)
+        generation = generations.live_generation(connection, document.store_id)
         version = chunks.put_version(
             connection, document, title="t", media_type="text/plain", text_blob=blob, characters=9
         )
@@ -381,7 +382,7 @@ def test_an_engine_is_told_of_tags_when_a_catalog_of_before_is_opened(catalog_ur
                     "keyword_index": index,
                     "state": "live",
                 }
-                stores.create_generation(connection, one, values)
+                generations.create_generation(connection, one, values)
         document, _ = [put(database, one, "a") for one in made]
         with database.write() as connection:
             down = {"fn": lambda revision, _context: script._downgrade_revs("0005", revision)}

@@ -115,7 +115,7 @@ def test_a_view_behind_the_pruned_log_rebuilds(tmp_path: Path) -> None:
             add_text(backend, store, "a.txt", text)
             wait_until_idle(backend)
         view.follow()
-        view.position = 0
+        view.position = view.seen = 0
         with backend.database.write() as connection:
             purge.prune_log(connection, store.id, seq=4, kept=1)
         view.follow()
