@@ -24,7 +24,7 @@ from ingest.runner import Runner
 from rag.backend import Backend
 from rag.catalog import documents, files, schema, stores
 from rag.catalog.records import Store
-from rag.metrics import Measured, measure
+from rag.evaluation.rankings import Measured, measure
 from rag.retrieve import Mode, SearchOptions, retrieve
 from rag.settings import Settings
 

@@ -173,6 +173,20 @@ class ResponseSettings(Section):
     most: int = Field(default=100_000, ge=1)
 
 
+class GateSettings(Section):
+    """What a generation must show on one's own questions before it may go live; off unless a metric is named."""
+
+    metric: str | None = None
+    """A measure of an evaluation, such as nDCG@10."""
+    margin: float = Field(default=0.0, allow_inf_nan=False)
+    """What the whole 95 % interval of the difference to the live generation must reach: 0 allows no loss that the
+    questions could show, above 0 wants so much of a gain, below 0 allows so much of a loss."""
+    minimum_n: int = Field(default=50, ge=2)
+    """Questions that the comparison must stand on."""
+    question_set: str | None = None
+    """By name (its newest version), name@version or id."""
+
+
 class Settings(Section):
     """Everything that can be configured, with its defaults."""
 
@@ -201,6 +215,7 @@ class Settings(Section):
     conversation: ConversationSettings = ConversationSettings()
     traces: TraceSettings = TraceSettings()
     responses: ResponseSettings = ResponseSettings()
+    gate: GateSettings = GateSettings()
     models: dict[str, dict[str, Any]] = {}
     embedders: dict[str, dict[str, Any]] = {}
 

@@ -35,7 +35,7 @@ from rag.backend import Backend
 from rag.catalog.records import Store
 from rag.context import Message
 from rag.conversation import by_words
-from rag.metrics import measure
+from rag.evaluation.rankings import measure
 from rag.retrieve import SearchOptions, retrieve
 from rag.settings import load_settings
 from tests.data import data_root

@@ -1,11 +1,12 @@
 """Values worked out by hand from the definitions; nothing is compared with the library's own output."""
 
 import math
+import random
 
 import pytest
 
 from indexes.errors import Unsupported
-from rag.metrics import measure
+from rag.evaluation.rankings import measure
 
 
 def test_one_query_by_hand():
@@ -52,3 +53,28 @@ def test_an_unknown_measure_is_refused(name):
     with pytest.raises(Unsupported) as caught:
         measure({"q": ["a"]}, {"q": {"a": 1}}, [name])
     assert caught.value.code == "unknown_measure"
+
+
+def test_a_hundred_random_runs_have_the_values_of_trec_eval():
+    """trec_eval itself, by its own binding; reciprocal ranks have no cut there, so the run is cut for them."""
+    pytrec_eval = pytest.importorskip("pytrec_eval")
+    theirs = {"nDCG@10": "ndcg_cut_10", "R@100": "recall_100", "AP": "map", "P@5": "P_5", "RR@10": "recip_rank"}
+    rng = random.Random(4)
+    for _ in range(100):
+        documents = [f"d{number}" for number in range(rng.randint(5, 300))]
+        run = {f"q{q}": rng.sample(documents, rng.randint(1, len(documents))) for q in range(3)}
+        judged = {q: rng.sample(documents, rng.randint(1, len(documents))) for q in run}
+        qrels = {q: {d: max(rng.randint(-2, 3), 0) for d in names} for q, names in judged.items()}
+        for grades in qrels.values():
+            grades[rng.choice(documents)] = 1
+        measured = measure(run, qrels, list(theirs))
+        whole, cut = (
+            pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10", "recall.100", "map", "P.5", "recip_rank"}).evaluate(
+                {q: {d: float(-place) for place, d in enumerate(ranked[:most])} for q, ranked in run.items()}
+            )
+            for most in (None, 10)
+        )
+        for ours, name in theirs.items():
+            expected = cut if ours == "RR@10" else whole
+            for q in run:
+                assert measured.per_query[ours][q] == pytest.approx(expected[q][name], abs=1e-9)
