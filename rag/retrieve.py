@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from rag.context import Candidate
 from rag.embedders import Embedder
 from rag.fusion import Scored, best_first, fuse_rrf, fuse_scaled, merge_by_rank
 from rag.relevance import coverage, relevance
+from rag.rerankers import NONE, Reranker
 from rag.searchable import Searchable, Tags
 
 Mode = Literal["hybrid", "dense", "keyword"]
@@ -54,6 +55,9 @@ class SearchOptions:
     condition: Filter | None = None
     min_relevance: float | None = None
     """Leave out hits below this relevance."""
+    reranker: str | None = None
+    """An alias of the settings, or NONE."""
+    rerank_depth: int | None = None
     generation: str | None = None
     """The public id of a generation of one of the stores, to be asked instead of its live one."""
 
@@ -92,8 +96,9 @@ def retrieve(backend: Backend, stores: Sequence[Store], question: str, options: 
 
     A document that is replaced or deleted while this runs is looked for again, so that one version of it is found.
     Stores in the same vector space are ranked together; those of different spaces apart, merged by rank.
+    Where there is a reranker, it puts the first of them into its order; their relevance stays what it is.
     Raises ChangeRequest for an empty question, a filter that fits no document, or a store that has expired, and what
-    `Backend.generations_for` does.
+    `Backend.generations_for` and `RerankerRegistry.open` do.
     """
     if not question.strip():
         raise ChangeRequest("The question is empty. Ask something.", code="empty_query", param="query")
@@ -101,6 +106,19 @@ def retrieve(backend: Backend, stores: Sequence[Store], question: str, options: 
         require_active(store)
     backend.activity.used(stores)
     clock = Clock()
+    settings = backend.settings.retrieval
+    limit, depth = options.limit or settings.top_k, options.rerank_depth or settings.rerank_depth
+    reranker = _reranker(backend, options)
+    if reranker is None:
+        return _found(backend, stores, question, options, clock)
+    proposed = _found(backend, stores, question, replace(options, limit=max(limit, depth)), clock)
+    candidates = _reranked(reranker, question, proposed.candidates, depth)[:limit]
+    clock.mark("rerank")
+    return replace(proposed, candidates=candidates, timings=clock.spent)
+
+
+def _found(backend: Backend, stores: Sequence[Store], question: str, options: SearchOptions, clock: Clock) -> Retrieval:
+    """The best candidates as they are fused."""
     changes, factor = 0, 1
     while True:
         found, outcome = _retrieve(backend, stores, question, options, clock, factor)
@@ -147,6 +165,21 @@ def _retrieve(
     sets = {candidate.version_id: chunk_set for candidate, chunk_set in found}
     generations = tuple(s.generation for s in searched)
     return Retrieval(tuple(candidate for candidate, _ in found), generations, sets, clock.spent), outcome
+
+
+def _reranker(backend: Backend, options: SearchOptions) -> Reranker | None:
+    named = options.reranker or backend.settings.retrieval.reranker or NONE
+    return None if named == NONE else backend.rerankers.open(named)
+
+
+def _reranked(reranker: Reranker, question: str, candidates: Sequence[Candidate], depth: int) -> tuple[Candidate, ...]:
+    """The first `depth` of some candidates in the order that the reranker gives them, then the others. It reads each as
+    it is embedded: with its title and headings in front."""
+    read = candidates[:depth]
+    passages = [f"{' › '.join(filter(None, (c.title, *c.heading_path)))}\n{c.text}" for c in read]
+    scores = reranker.score(question[:QUERY_LIMIT], passages)
+    again = [replace(c, reranked=float(score)) for c, score in zip(read, scores, strict=True)]
+    return (*sorted(again, key=lambda c: c.standing), *candidates[depth:])
 
 
 def _is_cut(scored: Scored, depth: int) -> bool:

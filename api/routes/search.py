@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import anyio.to_thread
 
 from api.dependencies import NamedStore, OpenBackend, new_router, requires
-from api.schemas.search import SearchPage, SearchRequest, search_hit, search_options
+from api.schemas.search import RankingOptions, SearchPage, SearchRequest, search_hit, search_options
 from rag.backend import Backend
 from rag.catalog.records import Store
 from rag.context import Candidate
@@ -29,8 +29,8 @@ async def search(body: SearchRequest, store: NamedStore, backend: OpenBackend) -
 
 
 def _search(backend: Backend, store: Store, body: SearchRequest, queries: list[str]) -> SearchPage:
-    threshold = body.ranking_options.score_threshold if body.ranking_options else None
-    options = search_options(body, threshold)
+    ranking = body.ranking_options or RankingOptions()
+    options = search_options(body, ranking.score_threshold, ranking.ranker)
     found = [retrieve(backend, [store], query, options).candidates for query in queries]
     hits = found[0] if len(found) == 1 else _merged(found, body.max_num_results or backend.settings.retrieval.top_k)
     return SearchPage(search_query=queries, data=[search_hit(hit) for hit in hits], next_page=None)
