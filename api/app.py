@@ -26,6 +26,7 @@ from api.routes import (
     file_batches,
     files,
     folders,
+    generations,
     health,
     keys,
     mcp,
@@ -73,7 +74,7 @@ def create_app(settings: Settings, *, jobs: bool = True, warm: bool = True) -> F
 
     app = FastAPI(title=TITLE, version=version("rag"), lifespan=lifespan, docs_url=None, redoc_url=None)
     install_handlers(app)
-    stores = (files, vector_stores, store_files, file_batches, folders)
+    stores = (files, vector_stores, store_files, file_batches, folders, generations)
     answers = (search, context, chat, responses, traces, embeddings, models)
     served: tuple[ModuleType, ...] = (*stores, *answers, keys, dify)
     if settings.server.mcp:

@@ -51,6 +51,10 @@ DataFolder = Annotated[Path | None, typer.Option("--data", readable=False, help=
 ConfigFile = Annotated[Path | None, typer.Option("--config", readable=False, help="The settings file [RAG_CONFIG].")]
 Store = Annotated[str, typer.Argument(metavar="STORE", help="A vector store's name or id.")]
 Question = Annotated[str, typer.Argument(metavar="QUESTION")]
+Generation = Annotated[str, typer.Argument(metavar="GENERATION", help="A generation's id.")]
+CatchUp = Annotated[
+    float | None, typer.Option("--wait-seconds", min=0, help="For how long to wait for what came last.")
+]
 Documents = Annotated[list[str], typer.Argument(metavar="FILE...", help="File ids or sources.")]
 SomeDocuments = Annotated[list[str] | None, typer.Argument(metavar="[FILE...]", help="File ids or sources.")]
 Model = Annotated[str | None, typer.Option("--model", help="A model's alias (see `rag models`).")]
@@ -113,9 +117,15 @@ app = typer.Typer(
 stores_app = typer.Typer(
     help="List, make and delete vector stores.", invoke_without_command=True, rich_markup_mode=None
 )
+generations_app = typer.Typer(
+    help="Build another generation of a store beside the live one, promote it, go back.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 keys_app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True, rich_markup_mode=None)
 eval_app = typer.Typer(help="Measure retrieval.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(stores_app, name="stores")
+app.add_typer(generations_app, name="generations")
 app.add_typer(keys_app, name="keys")
 app.add_typer(eval_app, name="eval")
 
@@ -185,6 +195,94 @@ def delete_store(call: Call, store: Store, yes: Yes = False) -> None:
     from api.commands import corpus
 
     corpus.delete_store(call, store, yes=yes)
+
+
+@command(generations_app, name="list")
+def list_generations(call: Call, store: Store) -> None:
+    """List the generations of a store."""
+    from api.commands import generations
+
+    generations.list_generations(call, store)
+
+
+@command(generations_app, name="show")
+def show_generation(call: Call, store: Store, generation: Generation) -> None:
+    """Show a generation and what was done to it."""
+    from api.commands import generations
+
+    generations.show_generation(call, store, generation)
+
+
+@command(generations_app, name="create")
+def create_generation(
+    call: Call,
+    store: Store,
+    embedder: Annotated[str | None, typer.Option(help="The embedder's alias [the live one's].")] = None,
+    chunk_tokens: Annotated[int | None, typer.Option(help="Split anew, into chunks of so many tokens.")] = None,
+    overlap_tokens: Annotated[int, typer.Option(help="Of them, so many from the chunk before.")] = 0,
+    vector_index: Annotated[str | None, typer.Option(help="The vector index [the live one's].")] = None,
+    keyword_index: Annotated[str | None, typer.Option(help="The keyword index [the live one's].")] = None,
+    mode: RetrievalMode = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is ready.")] = True,
+) -> None:
+    """Build a generation beside the live one."""
+    from api.commands import generations
+
+    sizes = {"max_chunk_size_tokens": chunk_tokens, "chunk_overlap_tokens": overlap_tokens}
+    body = {
+        "embedder": embedder,
+        "chunking_strategy": {"type": "static", "static": sizes} if chunk_tokens is not None else None,
+        "vector_index": vector_index,
+        "keyword_index": keyword_index,
+        "retrieval": {"mode": mode.value} if mode else None,
+    }
+    generations.create_generation(call, store, body, wait=wait)
+
+
+@command(generations_app, name="promote")
+def promote_generation(
+    call: Call,
+    store: Store,
+    generation: Generation,
+    force: Annotated[bool, typer.Option("--force", help="Go past the gate; that is recorded.")] = False,
+    wait_seconds: CatchUp = None,
+) -> None:
+    """Let a generation answer instead of the live one."""
+    from api.commands import generations
+
+    generations.promote_generation(call, store, generation, force=force, wait=wait_seconds)
+
+
+@command(generations_app, name="rollback")
+def roll_back(call: Call, store: Store, wait_seconds: CatchUp = None) -> None:
+    """Let the generation answer again that was live last."""
+    from api.commands import generations
+
+    generations.roll_back(call, store, wait_seconds)
+
+
+@command(generations_app, name="pause")
+def pause_generation(call: Call, store: Store, generation: Generation) -> None:
+    """Stop filling a generation for a while."""
+    from api.commands import generations
+
+    generations.change_generation(call, store, generation, "pause")
+
+
+@command(generations_app, name="resume")
+def resume_generation(call: Call, store: Store, generation: Generation) -> None:
+    """Go on filling a generation that was paused, or that failed."""
+    from api.commands import generations
+
+    generations.change_generation(call, store, generation, "resume")
+
+
+@command(generations_app, name="retire")
+def retire_generation(call: Call, store: Store, generation: Generation) -> None:
+    """Give a generation up for good."""
+    from api.commands import generations
+
+    generations.change_generation(call, store, generation, "retire")
 
 
 @command(keys_app, name="create")
@@ -282,11 +380,14 @@ def search(
     mode: RetrievalMode = None,
     condition: Annotated[str | None, typer.Option("--filter", metavar="JSON", help="A filter on attributes.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, max=50, help="Hits at most.")] = None,
+    generation: Annotated[str | None, typer.Option(help="Ask this generation instead of the live one.")] = None,
 ) -> None:
     """Show the best hits for a question."""
     from api.commands import ask as commands
 
-    commands.search(call, store, question, mode=mode and mode.value, condition=condition, limit=limit)
+    commands.search(
+        call, store, question, mode=mode and mode.value, condition=condition, limit=limit, generation=generation
+    )
 
 
 @command(app)

@@ -120,6 +120,33 @@ class Client:
         """Stop work on a file."""
         return self._call("POST", f"{_files_of(store)}/{_segment(file_id)}/cancel")
 
+    # Generations
+
+    def generations(self, store: str) -> list[Json]:
+        """Every generation of a store, oldest first."""
+        found: list[Json] = self._call("GET", _generations_of(store))["data"]
+        return found
+
+    def generation(self, store: str, generation: str) -> Json:
+        """One generation."""
+        return self._call("GET", _generations_of(store, generation))
+
+    def create_generation(self, store: str, body: Json) -> Json:
+        """A generation that is built from now on."""
+        return self._call("POST", _generations_of(store), json=body)
+
+    def promote_generation(self, store: str, generation: str, body: Json) -> Json:
+        """Let a generation answer."""
+        return self._call("POST", _generations_of(store, generation, "promote"), json=body)
+
+    def roll_back(self, store: str, body: Json) -> Json:
+        """Let the generation answer again that was live last."""
+        return self._call("POST", _generations_of(store, "rollback"), json=body)
+
+    def change_generation(self, store: str, generation: str, what: str) -> Json:
+        """`pause`, `resume` or `retire` a generation."""
+        return self._call("POST", _generations_of(store, generation, what))
+
     # Keys
 
     def create_key(self, body: Json) -> Json:
@@ -287,6 +314,10 @@ def search_path(store: str) -> str:
 
 def _files_of(store: str) -> str:
     return f"/v1/vector_stores/{_segment(store)}/files"
+
+
+def _generations_of(store: str, *parts: str) -> str:
+    return "/".join([f"/v1/vector_stores/{_segment(store)}/generations", *map(_segment, parts)])
 
 
 def _segment(name: str) -> str:

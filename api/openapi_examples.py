@@ -1,6 +1,6 @@
 """Requests that the interface's documentation shows, by operation and by what each does. They run as they stand over
 the store `manual` of `rag serve --with-manual`, where the ids of a file, a key and a trace are replaced by those of
-some that are there."""
+some that are there, and that of a generation by one that is ready."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ STORE = "manual"
 FILE = "file-example"
 KEY = "key_example"
 TRACE = "trace_example"
-PATH_EXAMPLES: Mapping[str, str] = {"vector_store_id": STORE, "file_id": FILE, "key_id": KEY, "model": "extractive"}
+GENERATION = "gen_example"
+PATH_EXAMPLES: Mapping[str, str] = {
+    "vector_store_id": STORE,
+    "file_id": FILE,
+    "key_id": KEY,
+    "generation_id": GENERATION,
+    "model": "extractive",
+}
 QUESTION = "Which file formats can be ingested?"
 _NOT_A_DRAFT = {
     "type": "or",
@@ -49,6 +56,21 @@ EXAMPLES: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "alike": {"file_ids": [FILE], "attributes": {"topic": "shop"}},
         "each its own": {"files": [{"file_id": FILE, "attributes": {"year": 2024}}]},
     },
+    ("post", "/v1/vector_stores/{vector_store_id}/generations"): {
+        "another embedding model": {"embedder": "toy-256"},
+        "other chunks, searched by meaning alone": {
+            "chunking_strategy": {
+                "type": "static",
+                "static": {"max_chunk_size_tokens": 120, "chunk_overlap_tokens": 20},
+            },
+            "retrieval": {"mode": "dense"},
+        },
+    },
+    ("post", "/v1/vector_stores/{vector_store_id}/generations/{generation_id}/promote"): {
+        "once it is ready": {},
+        "past the gate, waiting for what came last": {"force": True, "wait_seconds": 10},
+    },
+    ("post", "/v1/vector_stores/{vector_store_id}/generations/rollback"): {"go back": {}},
     ("put", "/v1/vector_stores/{vector_store_id}/folders"): {
         "remember": {"prefix": "notes/", "host": "laptop", "path": "/home/ada/notes"}
     },

@@ -6,7 +6,7 @@ Everything is named by its content, so that a repetition, by whomever, makes not
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy.engine import Connection
 
@@ -76,6 +76,9 @@ def new_chunks(
     """A document's chunks in a chunk set; `own` is the way of splitting that was asked for this document."""
     settings = document_settings(backend, ChunkSettings(**chunk_set.settings), own, embedder)
     limit = min(embedder.limit, chunk_set.token_limit or embedder.limit)
+    if limit < embedder.limit:  # what the document asks for was made to fit the embedder
+        size = min(settings.max_tokens or limit, limit)
+        settings = replace(settings, overlap_tokens=min(settings.overlap_tokens, size // 2))
     spans = split_document(parsed, embedder.tokenizer, limit, settings)
     return [_new_chunk(number, span, parsed.text) for number, span in enumerate(spans)]
 

@@ -9,6 +9,7 @@ is found when both are compared (`reconcile_where_needed`), at the start and now
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sqlalchemy.engine import Connection
 
+from indexes.errors import TryLater
 from indexes.vector import Ids
 from rag.backend import Backend
 from rag.catalog import changes, chunks, generations, index_tasks, purge
@@ -26,6 +28,8 @@ from rag.remote import RemoteIndex, is_remote
 
 if TYPE_CHECKING:
     from indexes.qdrant_collection import QdrantCollection
+
+log = logging.getLogger(__name__)
 
 VERSIONS_AT_ONCE, CHUNKS_AT_ONCE = 500, 4_000
 """Written between two looks at the catalog while an engine is filled."""
@@ -67,28 +71,47 @@ def forget_versions(backend: Backend, store_of: Mapping[int, int]) -> None:
         backend.remotes.collection(generation.space_id).remove_versions(generation.store_id, versions)
 
 
+def forget_scope(backend: Backend, generation: Generation) -> None:
+    """Remove a generation's points, under its way of splitting. Raises TryLater when the engine is out of reach."""
+    from indexes.qdrant_collection import Scope
+
+    collection = backend.remotes.collection(generation.space_id)
+    collection.remove_scope(Scope(generation.store_id, generation.chunk_set_id))
+
+
 def note_attributes(connection: Connection, store_id: int, document_ids: Sequence[int]) -> None:
     """Write down, with the change, that the engines of a store are to be told of these documents' attributes."""
-    for generation in _remote_generations(connection, store_id):
+    for space_id in sorted({generation.space_id for generation in _remote_generations(connection, store_id)}):
         for document_id in document_ids:
-            index_tasks.add(connection, generation.space_id, store_id, document_id)
+            index_tasks.add(connection, space_id, store_id, document_id)
 
 
 def note_deletion(connection: Connection, store_id: int) -> None:
     """Write down, before a store's rows go, that its engines are to forget it."""
-    for generation in _remote_generations(connection, store_id):
-        index_tasks.add(connection, generation.space_id, store_id)
+    remote = (found for found in generations.generations_of(connection, store_id) if is_remote(found))
+    for space_id in sorted({generation.space_id for generation in remote if not generation.emptied}):
+        index_tasks.add(connection, space_id, store_id)
 
 
 def settle(backend: Backend) -> None:
-    """Tell the engines what was written down for them. Raises TryLater when one is out of reach: it stays written."""
+    """Tell the engines what was written down for them. What one that is out of reach is still to be told stays written.
+
+    Raises TryLater when a live generation lies in that one, or a store is to be forgotten there.
+    """
     with backend.database.read() as connection:
         tasks = index_tasks.waiting(connection)
+        live = {(found.space_id, found.store_id) for found in _all_remote(connection) if found.state == "live"}
     done: list[int] = []
     try:
         for task in tasks:
-            _tell(backend, task)
-            done.append(task.id)
+            try:
+                _tell(backend, task)
+            except TryLater as error:
+                if task.document_id is None or (task.space_id, task.store_id) in live:
+                    raise
+                log.warning("a generation that is not live is told of a change later: %s", error)
+            else:
+                done.append(task.id)
     finally:
         if done:
             with backend.database.write() as connection:
@@ -117,7 +140,8 @@ def reconcile(backend: Backend, generation: Generation, tell: Progress = lambda 
     if unknown:
         remote.collection.remove_versions(generation.store_id, sorted(unknown))
     with backend.database.read() as connection:
-        visible = changes.visible_versions(connection, generation.store_id)
+        through = generations.require_place(connection, generation).through
+        visible = changes.visible_versions(connection, generation.store_id, through)
         wanted = chunks.count_by_version(connection, visible, generation.chunk_set_id)
     missing = [version for version in visible if held.get(version, 0) < wanted.get(version, 0)]
     total, done = sum(wanted[version] for version in missing), 0
@@ -139,8 +163,8 @@ def reconcile_where_needed(backend: Backend, tell: Progress = lambda *_: None) -
     with backend.database.read() as connection:
         remote = _all_remote(connection)
         shown = Counter[tuple[int, int]]()
-        for one in remote:
-            shown[one.space_id, one.store_id] += chunks.count_visible(connection, one.store_id, one.chunk_set_id)
+        for space_id, store_id, chunk_set_id in {(one.space_id, one.store_id, one.chunk_set_id) for one in remote}:
+            shown[space_id, store_id] += chunks.count_visible(connection, store_id, chunk_set_id)
     for space_id, points in held.items():
         for store_id in sorted(points.keys() - {one.store_id for one in remote}):
             backend.remotes.collection(space_id).remove_store(store_id)

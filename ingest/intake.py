@@ -16,13 +16,15 @@ from sqlalchemy.engine import Connection
 from indexes.errors import ChangeRequest, TryLater
 from ingest import indexing
 from ingest.split import ChunkSettings
-from rag import listing
+from rag import generations, listing
 from rag.access import Caller
 from rag.backend import Backend
-from rag.catalog import documents, file_batches, files, folders, generations, purge, stores
+from rag.catalog import documents, file_batches, files, folders, purge, stores
+from rag.catalog import generations as catalog
 from rag.catalog.records import Document, File, FileBatch, Folder, Store
 from rag.context import Scalar
 from rag.embedders import Embedder
+from rag.generations import GenerationSummary, Splitting
 from rag.spaces import require_same_space
 
 STORE_ID = re.compile(r"vs_[0-9a-f]{24}")
@@ -98,7 +100,7 @@ def create_store(
         )
         values = {
             "space_id": space_id,
-            "chunk_set_id": stores.ensure_chunk_set(
+            "chunk_set_id": stores.make_chunk_set(
                 connection, store.id, split.fingerprint, asdict(split), opened.tokenizer.name, opened.limit
             ),
             "embedder": alias,
@@ -107,8 +109,44 @@ def create_store(
             "keyword_index": backend.settings.keyword_index,
             "state": "live",
         }
-        generations.create_generation(connection, store, values)
+        catalog.create_generation(connection, store, values)
     return store
+
+
+def create_generation(
+    backend: Backend,
+    store: Store,
+    *,
+    embedder: str | None = None,
+    chunking: Mapping[str, Any] | None = None,
+    vector_index: str | None = None,
+    keyword_index: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> GenerationSummary:
+    """Make a generation beside the live one, over an embedder (an alias; else the live one's) and with a strategy (else
+    the live one's way of splitting). Raises as `rag.generations.create` does, and ChangeRequest
+    (`vector_store_expired`)."""
+    stores.require_active(store)
+    live = backend.live_generation(store)
+    alias = embedder or live.embedder
+    opened = backend.embedders.open(alias)
+    if chunking is None:
+        with backend.database.read() as connection:
+            split = ChunkSettings(**stores.get_chunk_set(connection, live.chunk_set_id).settings)
+    else:
+        split = chunk_settings(backend, chunking, opened)
+    size = min(split.max_tokens or opened.limit, opened.limit)
+    split = replace(split, overlap_tokens=min(split.overlap_tokens, size // 2))
+    splitting = Splitting(split.fingerprint, asdict(split), split.max_tokens, as_before=chunking is None)
+    return generations.create(
+        backend,
+        store,
+        alias,
+        splitting,
+        vector_index=vector_index,
+        keyword_index=keyword_index,
+        settings=settings,
+    )
 
 
 def _store_there(backend: Backend, name: str) -> Store | None:

@@ -112,7 +112,7 @@ class Pipeline:
                 self._embed(ready, live)
                 self._write_points(ready, live)
                 made_for = live.id
-        self._backend.filling_waits.set()
+        self._backend.background_waiting.set()
         indexing.settle(self._backend)
         sweep(self._backend)
 

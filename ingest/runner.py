@@ -23,6 +23,8 @@ from typing import IO, Any
 
 from indexes.errors import RagError, TryLater
 from ingest import indexing
+from ingest.backfill import Backfill
+from ingest.background import Background
 from ingest.expiry import expire
 from ingest.importing import sweep_imports
 from ingest.intake import sweep, sweep_blobs
@@ -76,6 +78,7 @@ class Runner:
         self._worker: int | None = None
         self._workflow: Callable[[str], None] | None = None
         self._parsers: ParserPool | None = None
+        self._background: Background | None = None
         self._begun = 0
         self._settled = 0.0
         self._compared = 0.0
@@ -153,6 +156,9 @@ class Runner:
             self._tear_down()
             return False
         self.fault = None
+        backfill = Backfill(self._backend, lambda: self._worker or 0, lambda: self._pipeline.embeds, self._stop)
+        steps = (backfill.step, backfill.empty_step)
+        self._background = Background(steps, self._backend.background_waiting, self._stop)
         self.ready.set()
         return True
 
@@ -404,6 +410,8 @@ class Runner:
                     documents.isolate(connection, document.id, document.attempt)
 
     def _finish(self) -> None:
+        if self._background is not None:
+            self._background.join(STOP_WITHIN)
         self._tear_down()
         deadline = time.monotonic() + STOP_WITHIN
         while self._running and time.monotonic() < deadline:

@@ -92,7 +92,9 @@ class Backend:
         self.keys = Keys(self.database)
         self.texts = Texts(self.blobs)
         self.activity = Activity(self.database)
-        self.views = Views(self.database, self.folder / "views", self.space, settings.views.memory_mb << 20)
+        self.views = Views(
+            self.database, self.folder / "views", self.space, settings.views.memory_mb << 20, warm=self.embedder
+        )
         self.remotes = RemoteIndexes(
             settings.qdrant, self.folder / "qdrant", self.database, lambda space_id: self._space_row(space_id)[0]
         )
@@ -101,8 +103,8 @@ class Backend:
         self.traces = TraceWriter(self.database, settings)
         self.work_waiting = Event()
         """Set when documents were queued here, so that whoever runs the jobs need not wait for its next look."""
-        self.filling_waits = Event()
-        """Set when generations may lack something that was published here, likewise."""
+        self.background_waiting = Event()
+        """Set when something was left here for the work in the background, likewise."""
         self._spaces: dict[int, tuple[Space, Calibration]] = {}
         self._lock = Lock()
 

@@ -45,7 +45,7 @@ MOST_WORDS = 32
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How to retrieve; None takes the installation's setting."""
+    """How to retrieve; None takes the generation's own setting, else the installation's."""
 
     limit: int | None = None
     mode: Mode | None = None
@@ -89,6 +89,25 @@ class _Searched:
     generation: Generation
     view: Searchable
     scored: Scored
+    manner: _Manner
+
+
+@dataclass(frozen=True)
+class _Manner:
+    """How one generation is searched."""
+
+    mode: Mode
+    fusion: Fusion
+    dense_weight: float
+    depth: int
+    reranker: str | None
+    rerank_depth: int
+    limit: int
+
+    @property
+    def proposed(self) -> int:
+        """Candidates before they are reranked."""
+        return self.limit if self.reranker is None else max(self.limit, self.rerank_depth)
 
 
 def retrieve(backend: Backend, stores: Sequence[Store], question: str, options: SearchOptions) -> Retrieval:
@@ -106,70 +125,60 @@ def retrieve(backend: Backend, stores: Sequence[Store], question: str, options: 
         require_active(store)
     backend.activity.used(stores)
     clock = Clock()
-    settings = backend.settings.retrieval
-    limit, depth = options.limit or settings.top_k, options.rerank_depth or settings.rerank_depth
-    reranker = _reranker(backend, options)
-    if reranker is None:
-        return _found(backend, stores, question, options, clock)
-    proposed = _found(backend, stores, question, replace(options, limit=max(limit, depth)), clock)
-    candidates = _reranked(reranker, question, proposed.candidates, depth)[:limit]
-    clock.mark("rerank")
-    return replace(proposed, candidates=candidates, timings=clock.spent)
-
-
-def _found(backend: Backend, stores: Sequence[Store], question: str, options: SearchOptions, clock: Clock) -> Retrieval:
-    """The best candidates as they are fused."""
     changes, factor = 0, 1
     while True:
-        found, outcome = _retrieve(backend, stores, question, options, clock, factor)
+        try:
+            found, outcome, manner = _retrieve(backend, stores, question, options, clock, factor)
+        except ChangeRequest as error:
+            # One that was live was replaced and retired under the question.
+            if error.code != "generation_not_searchable" or options.generation or changes == TRIES - 1:
+                raise
+            changes += 1
+            continue
         if outcome == "changed" and changes < TRIES - 1:
             changes += 1
         elif outcome == "hidden" and factor < DEEPEST:
             factor *= DEEPER
         else:
-            return found
+            break
+    if manner.reranker is None:
+        return found
+    reranker = backend.rerankers.open(manner.reranker)
+    candidates = _reranked(reranker, question, found.candidates, manner.rerank_depth)[: manner.limit]
+    clock.mark("rerank")
+    return replace(found, candidates=candidates, timings=clock.spent)
 
 
 def _retrieve(
     backend: Backend, stores: Sequence[Store], question: str, options: SearchOptions, clock: Clock, factor: int
-) -> tuple[Retrieval, Outcome]:
-    """The candidates out of `factor` times the usual depth, and whether they are all that there is to find."""
-    settings = backend.settings.retrieval
-    mode = options.mode or settings.mode
-    limit = options.limit or settings.top_k
+) -> tuple[Retrieval, Outcome, _Manner]:
+    """The candidates out of `factor` times the usual depth (before reranking), whether they are all that there is to
+    find, and how they were looked for."""
     head = question[:QUERY_LIMIT]
     asked = _Question(question, without_common_words(head), content_words(head))
-    depth = factor * max(options.depth or settings.depth, limit)
     groups: dict[int, list[_Searched]] = {}
     for store, generation in backend.generations_for(stores, options.generation):
+        manner = _manner(backend, generation, options, factor)
         view = backend.searchable(generation)
         clock.mark("follow")
-        vector = _question_vector(backend, generation, head) if mode != "keyword" and len(view) else None
+        vector = _question_vector(backend, generation, head) if manner.mode != "keyword" and len(view) else None
         clock.mark("embed")
-        words = asked.sought if mode != "dense" else None
-        scored = view.search(vector, words, options.condition, depth, backend.caller.tags)
-        groups.setdefault(generation.space_id, []).append(_Searched(store, generation, view, scored))
+        words = asked.sought if manner.mode != "dense" else None
+        scored = view.search(vector, words, options.condition, manner.depth, backend.caller.tags)
+        groups.setdefault(generation.space_id, []).append(_Searched(store, generation, view, scored, manner))
         clock.mark("search")
-    fusion = options.fusion or settings.fusion
-    weight = settings.dense_weight if options.dense_weight is None else options.dense_weight
-    if mode != "hybrid":
-        weight = 1.0 if mode == "dense" else 0.0
-    ranked = [_rank(group, fusion, weight) for group in groups.values()]
+    ranked = [_rank(group) for group in groups.values()]
     order = ranked[0] if len(ranked) == 1 else _merged(ranked)
     clock.mark("fuse")
     searched = [s for group in groups.values() for s in group]
-    found, outcome = _hydrate(backend, asked, searched, order, limit, options)
-    if outcome == "hidden" and not any(_is_cut(s.scored, depth) for s in searched):
+    manner = searched[0].manner
+    found, outcome = _hydrate(backend, asked, searched, order, manner.proposed, options)
+    if outcome == "hidden" and not any(_is_cut(s.scored, s.manner.depth) for s in searched):
         outcome = "whole"
     clock.mark("hydrate")
     sets = {candidate.version_id: chunk_set for candidate, chunk_set in found}
     generations = tuple(s.generation for s in searched)
-    return Retrieval(tuple(candidate for candidate, _ in found), generations, sets, clock.spent), outcome
-
-
-def _reranker(backend: Backend, options: SearchOptions) -> Reranker | None:
-    named = options.reranker or backend.settings.retrieval.reranker or NONE
-    return None if named == NONE else backend.rerankers.open(named)
+    return Retrieval(tuple(candidate for candidate, _ in found), generations, sets, clock.spent), outcome, manner
 
 
 def _reranked(reranker: Reranker, question: str, candidates: Sequence[Candidate], depth: int) -> tuple[Candidate, ...]:
@@ -180,6 +189,19 @@ def _reranked(reranker: Reranker, question: str, candidates: Sequence[Candidate]
     scores = reranker.score(question[:QUERY_LIMIT], passages)
     again = [replace(c, reranked=float(score)) for c, score in zip(read, scores, strict=True)]
     return (*sorted(again, key=lambda c: c.standing), *candidates[depth:])
+
+
+def _manner(backend: Backend, generation: Generation, options: SearchOptions, factor: int) -> _Manner:
+    """What was asked for, else what the generation is set to, else what the installation is."""
+    names = ("mode", "fusion", "dense_weight", "depth", "reranker", "rerank_depth")
+    asked = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    installed = {name: getattr(backend.settings.retrieval, name) for name in names}
+    chosen = {**installed, **generation.settings.get("retrieval", {}), **asked}
+    if chosen["reranker"] == NONE:
+        chosen["reranker"] = None
+    manner = _Manner(limit=options.limit or backend.settings.retrieval.top_k, **chosen)
+    weight = {"dense": 1.0, "keyword": 0.0}.get(manner.mode, manner.dense_weight)
+    return replace(manner, dense_weight=weight, depth=factor * max(manner.depth, manner.proposed))
 
 
 def _is_cut(scored: Scored, depth: int) -> bool:
@@ -220,10 +242,11 @@ def _pieces(question: str, spans: Sequence[tuple[int, int]], embedder: Embedder)
         size = max(1, size * 3 // 4)
 
 
-def _rank(group: Sequence[_Searched], fusion: Fusion, weight: float) -> list[tuple[int, float]]:
-    """(chunk, fused score) of one space, best first."""
+def _rank(group: Sequence[_Searched]) -> list[tuple[int, float]]:
+    """(chunk, fused score) of one space, best first; of several generations, the first one says how to fuse."""
     scored = Scored(*(np.concatenate([getattr(s.scored, name) for s in group]) for name in Scored.__dataclass_fields__))
-    fused = fuse_scaled(scored, weight) if fusion == "scaled" else fuse_rrf(scored, weight)
+    fuse = fuse_scaled if group[0].manner.fusion == "scaled" else fuse_rrf
+    fused = fuse(scored, group[0].manner.dense_weight)
     return [(int(scored.ids[i]), float(fused[i])) for i in best_first(scored.ids, fused)]
 
 

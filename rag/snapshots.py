@@ -35,8 +35,10 @@ class Origin:
     incarnation: str
     generation: int
     chunk_set: int
+    space: str
+    """The fingerprint of the space: the words are of none, but what serves one is never taken for another's."""
     keyword_index: str
-    format: int = 2
+    format: int = 3
 
 
 def save(folder: Path, origin: Origin, words: Path, ids: Ids) -> bool:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
-from indexes import open_keyword_index, open_vector_index
+from indexes import REMOTE_INDEXES, open_keyword_index, open_vector_index
 from indexes.errors import RagError
 from indexes.filters import AnyTag, AttributeTable, Filter, permitted
 from indexes.keyword import KeywordEntry, KeywordIndex
@@ -42,6 +42,8 @@ from rag.spaces import Space
 
 FOLLOW_EVERY = 0.2
 """Seconds between two looks of the background thread at the change log."""
+WARM_EVERY = 1.0
+"""Seconds between two looks for generations that may soon be live, whose views are opened before they are."""
 
 BYTES_A_VIEW = 1 << 20
 BYTES_A_CHUNK = 350
@@ -232,9 +234,9 @@ class View:
     def _start(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
-        self.vectors = open_vector_index(
-            self.generation.vector_index, self.space.dimension, self._folder, self._snapshots / "vectors"
-        )
+        # By space: what was worked out over the vectors of one is not taken for another's.
+        shared = self._snapshots / f"vectors-{self.space.fingerprint[:16]}"
+        self.vectors = open_vector_index(self.generation.vector_index, self.space.dimension, self._folder, shared)
         self.attributes = AttributeTable()
         self._chunks_of: dict[int, tuple[int, Ids]] = {}
         self._owners: tuple[Ids, Ids] | None = None
@@ -260,7 +262,9 @@ class View:
         with self._database.read() as connection:
             incarnation = read_incarnation(connection)
         generation = self.generation
-        return snapshots.Origin(incarnation, generation.id, generation.chunk_set_id, generation.keyword_index)
+        return snapshots.Origin(
+            incarnation, generation.id, generation.chunk_set_id, self.space.fingerprint, generation.keyword_index
+        )
 
     def _catch_up(self) -> None:
         started, fresh = self.position >= 0, self._fresh
@@ -374,8 +378,10 @@ class Views:
         folder: Path,
         space_of: Callable[[Generation], Space],
         most_bytes: int = 4 << 30,
+        warm: Callable[[Generation], object] = lambda _generation: None,
     ) -> None:
-        """Over `most_bytes` of memory, about, the views that were not asked for longest are let go."""
+        """Over `most_bytes` of memory, about, the views that were not asked for longest are let go. `warm` is called
+        with a generation that is ready to be live, once its view is open."""
         self._database = database
         self._most_bytes = most_bytes
         self._space_of = space_of
@@ -389,8 +395,13 @@ class Views:
         sweep_folders(folder)
         self._sweep_snapshots()
         self._owner = _own(self._folder)
-        self._thread = Thread(target=self._follow_all, name="views", daemon=True)
-        self._thread.start()
+        self._warm = warm
+        self._threads = [
+            Thread(target=self._follow_all, name="views", daemon=True),
+            Thread(target=self._warm_all, name="views-warm", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def get(self, generation: Generation) -> View:
         """The view of a generation, opened if need be and up to date with everything acknowledged so far."""
@@ -414,7 +425,8 @@ class Views:
     def close(self) -> None:
         """Stop following, close every view and remove the folder. Idempotent."""
         self._stop.set()
-        self._thread.join(timeout=10)
+        for thread in self._threads:
+            thread.join(timeout=10)
         with self._lock:
             views, self._views = list(self._views.values()), {}
         for view in views:
@@ -476,6 +488,33 @@ class Views:
             for number, view in views:
                 self._keep_up(number, view, newest.get(number))
             self._make_room()
+
+    def _warm_all(self) -> None:
+        """Open the views of generations that are ready, where the live one of their store is open and there is room:
+        the first question after a promotion is to find them."""
+        said = ""
+        while not self._stop.wait(WARM_EVERY):
+            with self._lock:
+                views = {view.generation.store_id: view for view in self._views.values()}
+                open_ = set(self._views)
+                used = sum(view.memory() for view in self._views.values())
+            if not views:
+                continue
+            try:
+                with self._database.read() as connection:
+                    ready = generations.all_generations(connection, ("ready",), list(views))
+                for generation in ready:
+                    if generation.id in open_ or used + views[generation.store_id].memory() > self._most_bytes:
+                        continue
+                    if generation.vector_index not in REMOTE_INDEXES:
+                        self.get(generation)
+                    self._warm(generation)
+            except RagError as error:
+                if error.message != said:
+                    said = error.message
+                    log.warning("views that may soon be asked for are not opened: %s", error)
+            except Exception:  # the first question opens it then
+                log.exception("views that may soon be asked for are not opened")
 
     def _keep_up(self, number: int, view: View, place: Place | None) -> None:
         """Bring a view up to where its generation is; forget it when that is gone, or followed no more."""

@@ -18,10 +18,17 @@ _QUOTE = 100
 
 
 def search(
-    call: Call, store: str, question: str, *, mode: str | None, condition: str | None, limit: int | None
+    call: Call,
+    store: str,
+    question: str,
+    *,
+    mode: str | None,
+    condition: str | None,
+    limit: int | None,
+    generation: str | None = None,
 ) -> None:
     """The best hits, one chunk each."""
-    body = _given(query=question, mode=mode, filters=_filter(condition), max_num_results=limit)
+    body = _given(query=question, mode=mode, filters=_filter(condition), max_num_results=limit, generation=generation)
     with open_client(call) as client:
         found = client.search(store, body)
     if call.json:

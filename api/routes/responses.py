@@ -191,9 +191,9 @@ def _ask(backend: Backend, asked: _Asked) -> Ask:
 def _search(body: ResponseRequest) -> SearchOptions:
     tool = body.tool
     if tool is None:
-        return SearchOptions()
+        return SearchOptions(generation=body.generation)
     ranking = tool.ranking_options or FileSearchRanking()
-    how = Retrieving(filters=tool.filters, max_num_results=tool.max_num_results)
+    how = Retrieving(filters=tool.filters, max_num_results=tool.max_num_results, generation=body.generation)
     if weights := ranking.hybrid_search:
         share = weights.embedding_weight / (weights.embedding_weight + weights.text_weight)
         how = how.model_copy(update={"fusion": "rrf", "dense_weight": share})

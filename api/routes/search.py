@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import anyio.to_thread
 
@@ -31,6 +32,9 @@ async def search(body: SearchRequest, store: NamedStore, backend: OpenBackend) -
 def _search(backend: Backend, store: Store, body: SearchRequest, queries: list[str]) -> SearchPage:
     ranking = body.ranking_options or RankingOptions()
     options = search_options(body, ranking.score_threshold, ranking.ranker)
+    if options.generation is None and len(queries) > 1:
+        # One is promoted at any moment: all of a response is of the same.
+        options = replace(options, generation=backend.live_generation(store).public_id)
     found = [retrieve(backend, [store], query, options).candidates for query in queries]
     hits = found[0] if len(found) == 1 else _merged(found, body.max_num_results or backend.settings.retrieval.top_k)
     return SearchPage(search_query=queries, data=[search_hit(hit) for hit in hits], next_page=None)

@@ -234,7 +234,8 @@ class ResponseStreamOptions(RequestModel):
 
 class ResponseRequest(RequestModel):
     """OpenAI's response. Without the tool `file_search` the stores of the model's alias are searched, or the only one
-    there is: every answer stands on a search."""
+    there is: every answer stands on a search. Beyond OpenAI's fields: `generation`, the id of one that is to be asked
+    instead of its store's live one."""
 
     model: NotNull[Identifier] = None
     input: Question | Annotated[list[Annotated[InputItem, Shown(Item)]], Field(min_length=1, max_length=2_000)]
@@ -257,6 +258,7 @@ class ResponseRequest(RequestModel):
     user: NotNull[str] = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    generation: Annotated[str, Field(min_length=1, max_length=64)] | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -17,7 +17,8 @@ Query = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
 
 
 class Retrieving(RequestModel):
-    """How to retrieve; what is not named is the installation's setting."""
+    """How to retrieve; what is not named is as the generation and the installation are set. `generation` is the id of
+    one that is to be asked instead of its store's live one."""
 
     filters: Filters | None = None
     max_num_results: Annotated[int, Field(ge=1, le=50)] | None = None
@@ -26,6 +27,7 @@ class Retrieving(RequestModel):
     dense_weight: float | None = Field(default=None, ge=0, le=1)
     reranker: Identifier | None = None
     """An alias of the settings' rerankers, or `none`."""
+    generation: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
 
 
 class RankingOptions(RequestModel):
@@ -106,6 +108,7 @@ def search_options(request: Retrieving, threshold: float | None, ranker: str | N
         condition=None if request.filters is None else parse_filter(request.filters),
         min_relevance=threshold,
         reranker=request.reranker or (NONE if ranker == NONE else None),
+        generation=request.generation,
     )
 
 

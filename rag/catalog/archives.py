@@ -22,7 +22,7 @@ from rag.access import Caller
 from rag.catalog import schema
 from rag.catalog.generations import create_generation, live_generation
 from rag.catalog.records import Generation, Store
-from rag.catalog.stores import create_store, delete_store, ensure_chunk_set, next_seq, store_named
+from rag.catalog.stores import create_store, delete_store, make_chunk_set, next_seq, store_named
 from rag.catalog.vectors import is_of_chunk
 
 IMPORTING = "importing:"
@@ -97,7 +97,7 @@ def begin(connection: Connection, tenant: str, name: str, generation: Mapping[st
     """A store for this tenant that nobody sees. `generation` is as `generations.create_generation` takes it, with
     `chunking` (fingerprint and settings) in place of the number of a chunk set; `values` as `create_store` does."""
     store = create_store(connection, f"{IMPORTING}{secrets.token_hex(16)}", name, **values)
-    chunk_set_id = ensure_chunk_set(connection, store.id, *generation["chunking"])
+    chunk_set_id = make_chunk_set(connection, store.id, *generation["chunking"])
     rest = {name: value for name, value in generation.items() if name != "chunking"}
     create_generation(connection, replace(store, tenant=tenant), {**rest, "chunk_set_id": chunk_set_id})
     return store

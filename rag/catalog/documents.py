@@ -407,7 +407,12 @@ def _only_source(connection: Connection, store: Store, file: File, source: str |
 
 def _replaced_documents() -> sa.Select[Any]:
     """Documents as they were when the version was published that answers until the newest upload takes its place."""
-    size = sa.select(sa.func.count()).where(schema.chunks.c.version_id == _versions.id).scalar_subquery()
+    generations = schema.generations.c
+    live = sa.select(generations.chunk_set_id).where(
+        generations.store_id == _versions.store_id, generations.state == "live"
+    )
+    mine = schema.chunks.c.version_id == _versions.id, schema.chunks.c.chunk_set_id == live.scalar_subquery()
+    size = sa.select(sa.func.count()).where(*mine).scalar_subquery()
     then: dict[str, sa.ColumnElement[Any]] = {
         "file_id": _versions.file_id,
         "attributes": _documents.attributes,

@@ -8,15 +8,17 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from rag.catalog import schema
+from rag.catalog.records import Generation
 
 KEPT_CHANGES = 10_000
 """Marks in the change log that stay for views that lag."""
 
-_versions, _chunks, _vectors, _documents = (
+_versions, _chunks, _vectors, _documents, _generations = (
     schema.versions.c,
     schema.chunks.c,
     schema.vectors.c,
     schema.documents.c,
+    schema.generations.c,
 )
 
 
@@ -63,6 +65,28 @@ def purge_version(connection: Connection, version_id: int) -> str | None:
     return str(row.text_blob)
 
 
+def empty_page(connection: Connection, generation: Generation, after: int, most: int = 64) -> int | None:
+    """Remove what only a retired generation used of so many versions with numbers behind `after`: chunks whose set no
+    other generation has, and vectors of its space that none in that space needs.
+
+    Returns the last number, None when there were no more. Safe to repeat.
+    """
+    mine = sa.select(_versions.id).where(_versions.store_id == generation.store_id, _versions.id > after)
+    versions = list(connection.execute(mine.order_by(_versions.id).limit(most)).scalars())
+    if not versions:
+        return None
+    of_set = sa.and_(_chunks.version_id.in_(versions), _chunks.chunk_set_id == generation.chunk_set_id)
+    keys = set(connection.execute(sa.select(_chunks.embedding_key).where(of_set)).scalars())
+    used = sa.select(_generations.id).where(
+        _generations.chunk_set_id == generation.chunk_set_id, _generations.state != "retired"
+    )
+    if connection.execute(used.limit(1)).first() is None:
+        connection.execute(sa.delete(schema.chunks).where(of_set))
+        _drop_unused_vectors(connection, {(generation.tenant, key) for key in keys})
+    _drop_vectors_of_space(connection, generation, sorted(keys))
+    return int(versions[-1])
+
+
 def unused_texts(connection: Connection, keys: Sequence[str]) -> list[str]:
     """Which of these parsed texts no version needs any more."""
     unused = set(keys)
@@ -99,6 +123,25 @@ def _over() -> sa.ColumnElement[bool]:
         _documents.state.in_(schema.ACTIVE_STATES),
     )
     return sa.or_(_versions.retired_seq.is_not(None), sa.and_(_versions.published_seq.is_(None), ~at_work.exists()))
+
+
+def _drop_vectors_of_space(connection: Connection, generation: Generation, keys: Sequence[bytes]) -> None:
+    """Remove the vectors of these texts in a retired generation's space that no other generation in it needs."""
+    mine = sa.and_(_vectors.space_id == generation.space_id, _vectors.tenant == generation.tenant)
+    for start in range(0, len(keys), 5_000):
+        some = keys[start : start + 5_000]
+        needed = (
+            sa.select(_chunks.embedding_key)
+            .join(schema.generations, _generations.chunk_set_id == _chunks.chunk_set_id)
+            .where(
+                _generations.space_id == generation.space_id,
+                _generations.state != "retired",
+                _chunks.tenant == generation.tenant,
+                _chunks.embedding_key.in_(some),
+            )
+        )
+        unused = sorted(set(some) - set(connection.execute(needed).scalars()))
+        connection.execute(sa.delete(schema.vectors).where(mine, _vectors.embedding_key.in_(unused)))
 
 
 def _drop_unused_vectors(connection: Connection, keys: set[tuple[str, bytes]]) -> None:

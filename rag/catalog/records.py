@@ -58,6 +58,8 @@ class ChunkSet:
 GenerationState = Literal["building", "ready", "live", "standby", "retired", "failed"]
 FOLLOWING: tuple[GenerationState, ...] = ("building", "ready", "live", "standby")
 """States in which a generation is to hold what its store does."""
+FILLED: tuple[GenerationState, ...] = ("building", "ready", "standby")
+"""Those in which it is filled in the background: publishing fills the live one."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,41 @@ class Place:
 
     through: int
     seq: int
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What a generation lacks next: versions in the order in which they were published, and where it will stand in the
+    change log with them. `ends` when it will then lack nothing of what was there."""
+
+    version_ids: Sequence[int]
+    characters: int
+    through: int
+    within: int
+    ends: bool
+
+
+@dataclass(frozen=True)
+class Filled:
+    """How much of its store's visible documents a generation holds; `lag` counts the changes that it does not know."""
+
+    documents: int
+    documents_total: int
+    characters: int
+    characters_total: int
+    lag: int
+
+
+@dataclass(frozen=True)
+class GenerationEvent:
+    """What was done to a generation: see `schema.generation_events`."""
+
+    id: int
+    generation_id: int
+    event: str
+    caller: str
+    body: Mapping[str, Any]
+    created_at: int
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import time
 from collections.abc import Mapping
@@ -226,7 +227,7 @@ def usage_bytes(connection: Connection, caller: Caller, store_ids: list[int]) ->
     return dict.fromkeys(store_ids, 0) | {store_id: int(size) for store_id, size in connection.execute(query)}
 
 
-def ensure_chunk_set(
+def make_chunk_set(
     connection: Connection,
     store_id: int,
     fingerprint: str,
@@ -234,15 +235,18 @@ def ensure_chunk_set(
     tokenizer: str | None = None,
     token_limit: int | None = None,
 ) -> int:
-    """The number of a store's chunk set with these settings, made if it is new."""
-    sets = schema.chunk_sets.c
-    query = sa.select(sets.id).where(sets.store_id == store_id, sets.fingerprint == fingerprint)
-    found = connection.execute(query).scalar()
-    if found is not None:
-        return int(found)
+    """The number of a store's chunk set with these settings, tokenizer and limit, made if it is new.
+
+    `fingerprint` names the settings; of several sets that share them, the later ones add their tokenizer and limit.
+    """
+    there = chunk_sets_of(connection, store_id, fingerprint)
+    for found in there:
+        if (found.tokenizer, found.token_limit) == (tokenizer, token_limit):
+            return found.id
+    own = hashlib.sha256(f"{tokenizer} {token_limit}".encode()).hexdigest()[:16]
     values = {
         "store_id": store_id,
-        "fingerprint": fingerprint,
+        "fingerprint": f"{fingerprint}:{own}" if there else fingerprint,
         "settings": dict(settings),
         "tokenizer": tokenizer,
         "token_limit": token_limit,
@@ -250,6 +254,14 @@ def ensure_chunk_set(
     made = connection.execute(sa.insert(schema.chunk_sets).values(values)).inserted_primary_key
     assert made is not None
     return int(made[0])
+
+
+def chunk_sets_of(connection: Connection, store_id: int, fingerprint: str) -> list[ChunkSet]:
+    """The chunk sets of a store with the settings that this names, oldest first."""
+    sets = schema.chunk_sets.c
+    named = sa.or_(sets.fingerprint == fingerprint, sets.fingerprint.startswith(f"{fingerprint}:", autoescape=True))
+    query = sa.select(schema.chunk_sets).where(sets.store_id == store_id, named).order_by(sets.id)
+    return [ChunkSet(**row._mapping) for row in connection.execute(query)]
 
 
 def get_chunk_set(connection: Connection, chunk_set_id: int) -> ChunkSet:

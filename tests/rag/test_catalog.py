@@ -56,7 +56,7 @@ def store(database: Database) -> Store:
         made = stores.create_store(connection, TENANT, "corpus")
         values = {
             "space_id": stores.ensure_space(connection, SPACE),
-            "chunk_set_id": stores.ensure_chunk_set(connection, made.id, "f", {}),
+            "chunk_set_id": stores.make_chunk_set(connection, made.id, "f", {}),
             "embedder": "toy",
             "build": "toy",
             "vector_index": "flat",
@@ -375,7 +375,7 @@ def test_an_engine_is_told_of_tags_when_a_catalog_of_before_is_opened(catalog_ur
             for one, index in zip(made, ("qdrant", "faiss"), strict=True):
                 values = {
                     "space_id": stores.ensure_space(connection, SPACE),
-                    "chunk_set_id": stores.ensure_chunk_set(connection, one.id, "f", {}),
+                    "chunk_set_id": stores.make_chunk_set(connection, one.id, "f", {}),
                     "embedder": "toy",
                     "build": "toy",
                     "vector_index": index,

@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from indexes.errors import ChangeRequest, Unsupported
 from ingest import intake
 from rag.ask import Ask, prepare
 from rag.backend import Backend
+from rag.catalog import schema
 from rag.context import Candidate
 from rag.retrieve import SearchOptions, retrieve
 from rag.settings import RetrievalSettings, Settings
@@ -87,6 +89,21 @@ def test_packing_follows_it_and_the_trace_tells_it(backend: Backend) -> None:
         c.reranked for c in prepared.retrieval.candidates
     ]
     assert trace.body["timings_ms"]["rerank"] >= 0
+
+
+def test_a_generation_has_its_own(backend: Backend) -> None:
+    store = backend.find_store("s")
+    live = backend.live_generation(store)
+    settings = {"retrieval": {"reranker": "words", "rerank_depth": 2}}
+    with backend.database.write() as connection:
+        mine = sa.update(schema.generations).where(schema.generations.c.id == live.id)
+        connection.execute(mine.values(settings=settings))
+    try:
+        assert [c.reranked is None for c in hits(backend)] == [False, False, True, True]
+        assert [c.reranked is None for c in hits(backend, reranker="none")] == [True] * 4
+    finally:
+        with backend.database.write() as connection:
+            connection.execute(mine.values(settings=live.settings))
 
 
 def test_an_unknown_one_is_refused_at_the_start_and_by_name(backend: Backend, tmp_path: Path) -> None:
