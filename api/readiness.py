@@ -12,8 +12,8 @@ from rag.backend import Backend
 
 
 class Readiness:
-    """Loads the configured embedder in the background, so that the first question need not wait for it; a process for
-    one command only (not `warm`) loads what it needs when it needs it."""
+    """Loads the configured embedder, and the reranker if there is one, in the background, so that the first question
+    need not wait for them; a process for one command only (not `warm`) loads what it needs when it needs it."""
 
     def __init__(self, backend: Backend, runner: Runner | None = None, *, warm: bool = True) -> None:
         self._backend = backend
@@ -27,7 +27,7 @@ class Readiness:
         """What is not there yet or cannot be had, in words; empty when all is there."""
         missing = []
         if self._thread.is_alive():
-            missing.append(f"The embedder {self._backend.settings.embedder!r} is being loaded.")
+            missing.append(f"The embedder {self._backend.settings.embedder!r} is being loaded, or the reranker is.")
         elif self._fault is not None:
             missing.append(self._fault)
         try:
@@ -46,5 +46,7 @@ class Readiness:
     def _load(self) -> None:
         try:
             self._backend.embedders.open(self._backend.settings.embedder)
+            if self._backend.settings.retrieval.reranker is not None:
+                self._backend.rerankers.open(self._backend.settings.retrieval.reranker)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told at /readyz
             self._fault = as_rag_error(error).message

@@ -28,6 +28,7 @@ from rag.keys import Keys
 from rag.models.registry import EXTRACTIVE, ModelRegistry
 from rag.relevance import Calibration, calibrate
 from rag.remote import RemoteIndex, RemoteIndexes, is_remote, require_together
+from rag.rerankers import RerankerRegistry
 from rag.searchable import Searchable
 from rag.settings import Settings, secret
 from rag.spaces import Space, require_same_space
@@ -38,7 +39,9 @@ from rag.views import View, Views
 PREPARING = 4
 """Questions that are searched and packed at once, in threads. More would not be faster, and each further one keeps the
 thread that sends all streams waiting for its turn (5 ms at a time)."""
-NAMING_SETTINGS = ("catalog", "blobs", "embedder", "model", "vector_index", "keyword_index", "prompts")
+NAMING_SETTINGS = (
+    *("catalog", "blobs", "embedder", "model", "vector_index", "keyword_index", "prompts", "retrieval.reranker"),
+)
 """The settings that name what may not be there."""
 
 
@@ -77,6 +80,7 @@ class Backend:
         self.caller = Caller(settings.tenant)
         """On whose behalf everything is done; at first the operator's."""
         self.embedders = EmbedderRegistry.from_tables(settings.embedders)
+        self.rerankers = RerankerRegistry(settings.rerankers)
         for setting in NAMING_SETTINGS:
             require_named(settings, setting)
         require_together(settings.vector_index, settings.keyword_index)
@@ -214,6 +218,11 @@ def _known_embedder(settings: Settings) -> None:
     EmbedderRegistry.from_tables(settings.embedders).spec(settings.embedder)
 
 
+def _known_reranker(settings: Settings) -> None:
+    if settings.retrieval.reranker is not None:
+        RerankerRegistry(settings.rerankers).spec(settings.retrieval.reranker)
+
+
 def _known_model(settings: Settings) -> None:
     known = {EXTRACTIVE.name, *settings.models}
     if settings.model not in known:
@@ -246,6 +255,7 @@ _NAMED: Mapping[str, Callable[[Settings], object]] = {
     "vector_index": lambda settings: require_vector_index(settings.vector_index),
     "keyword_index": lambda settings: require_keyword_index(settings.keyword_index),
     "prompts": _there,
+    "retrieval.reranker": _known_reranker,
 }
 
 

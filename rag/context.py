@@ -34,13 +34,21 @@ class Candidate:
     page: int | None
     attributes: Mapping[str, Scalar]
     fused: float
-    """The order of the hits, larger is better; comparable only within one query."""
+    """The order of the hits before they are reranked, larger is better; comparable only within one query."""
     relevance: float
     """Absolute, in [0, 1]: does this text have to do with the question at all?"""
     dense: float | None = None
     """Cosine in [-1, 1], None when the query had no dense leg."""
     keyword: float | None = None
     """BM25, 0 or more, None when the query had no keyword leg."""
+    reranked: float | None = None
+    """What the reranker gave it (see `rag.rerankers`): larger answers better, comparable only within one query. None
+    when it was not read."""
+
+    @property
+    def standing(self) -> tuple[bool, float]:
+        """What hits are sorted by, the best one first: those that were reranked, then the others as they were fused."""
+        return (True, -self.fused) if self.reranked is None else (False, -self.reranked)
 
 
 @dataclass(frozen=True)

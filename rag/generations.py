@@ -27,6 +27,7 @@ from rag.embedders import Embedder
 from rag.evaluation.comparing import Difference
 from rag.evaluation.gate import Verdict, verdict
 from rag.remote import is_remote, require_together
+from rag.rerankers import NONE
 from rag.spaces import Space
 
 WAIT_SECONDS = 5.0
@@ -136,8 +137,11 @@ def create(
 
     It takes the live one's indexes unless others are named. Its chunks are those of another generation where they are
     split alike, counted alike, and not too long for this embedder; else the stored texts are split again.
-    Raises ChangeRequest and Unsupported for an embedder or an index that is not there, and what an embedder raises.
+    Raises ChangeRequest and Unsupported for an embedder, a reranker or an index that is not there, and what an embedder
+    raises.
     """
+    if (reranker := (settings or {}).get("retrieval", {}).get("reranker", NONE)) != NONE:
+        backend.rerankers.spec(reranker)
     embedder = backend.embedders.open(alias)
     live = backend.live_generation(store)
     indexes = vector_index or live.vector_index, keyword_index or live.keyword_index

@@ -24,6 +24,7 @@ from rag.context import Candidate
 from rag.embedders import Embedder
 from rag.fusion import Scored, best_first, fuse_rrf, fuse_scaled, merge_by_rank
 from rag.relevance import coverage, relevance
+from rag.rerankers import NONE, Reranker
 from rag.searchable import Searchable, Tags, Vector
 
 Mode = Literal["hybrid", "dense", "keyword"]
@@ -54,6 +55,9 @@ class SearchOptions:
     condition: Filter | None = None
     min_relevance: float | None = None
     """Leave out hits below this relevance."""
+    reranker: str | None = None
+    """An alias of the settings, or NONE."""
+    rerank_depth: int | None = None
     generation: str | None = None
     """The public id of a generation of one of the stores, to be asked instead of its live one."""
 
@@ -96,6 +100,14 @@ class _Manner:
     fusion: Fusion
     dense_weight: float
     depth: int
+    reranker: str | None
+    rerank_depth: int
+    limit: int
+
+    @property
+    def proposed(self) -> int:
+        """Candidates before they are reranked."""
+        return self.limit if self.reranker is None else max(self.limit, self.rerank_depth)
 
 
 def retrieve(backend: Backend, stores: Sequence[Store], question: str, options: SearchOptions) -> Retrieval:
@@ -103,8 +115,9 @@ def retrieve(backend: Backend, stores: Sequence[Store], question: str, options: 
 
     A document that is replaced or deleted while this runs is looked for again, so that one version of it is found.
     Stores in the same vector space are ranked together; those of different spaces apart, merged by rank.
+    Where there is a reranker, it puts the first of them into its order; their relevance stays what it is.
     Raises ChangeRequest for an empty question, a filter that fits no document, or a store that has expired, and what
-    `Backend.generations_for` does.
+    `Backend.generations_for` and `RerankerRegistry.open` do.
     """
     if not question.strip():
         raise ChangeRequest("The question is empty. Ask something.", code="empty_query", param="query")
@@ -115,7 +128,7 @@ def retrieve(backend: Backend, stores: Sequence[Store], question: str, options: 
     changes, factor = 0, 1
     while True:
         try:
-            found, outcome = _retrieve(backend, stores, question, options, clock, factor)
+            found, outcome, manner = _retrieve(backend, stores, question, options, clock, factor)
         except ChangeRequest as error:
             # One that was live was replaced and retired under the question.
             if error.code != "generation_not_searchable" or options.generation or changes == TRIES - 1:
@@ -127,19 +140,25 @@ def retrieve(backend: Backend, stores: Sequence[Store], question: str, options: 
         elif outcome == "hidden" and factor < DEEPEST:
             factor *= DEEPER
         else:
-            return found
+            break
+    if manner.reranker is None:
+        return found
+    reranker = backend.rerankers.open(manner.reranker)
+    candidates = _reranked(reranker, question, found.candidates, manner.rerank_depth)[: manner.limit]
+    clock.mark("rerank")
+    return replace(found, candidates=candidates, timings=clock.spent)
 
 
 def _retrieve(
     backend: Backend, stores: Sequence[Store], question: str, options: SearchOptions, clock: Clock, factor: int
-) -> tuple[Retrieval, Outcome]:
-    """The candidates out of `factor` times the usual depth, and whether they are all that there is to find."""
-    limit = options.limit or backend.settings.retrieval.top_k
+) -> tuple[Retrieval, Outcome, _Manner]:
+    """The candidates out of `factor` times the usual depth (before reranking), whether they are all that there is to
+    find, and how they were looked for."""
     head = question[:QUERY_LIMIT]
     asked = _Question(question, without_common_words(head), content_words(head))
     groups: dict[int, list[_Searched]] = {}
     for store, generation, place in backend.generations_for(stores, options.generation):
-        manner = _manner(backend, generation, options, factor, limit)
+        manner = _manner(backend, generation, options, factor)
         view = backend.searchable(generation, place)
         clock.mark("follow")
         vector = _vector(backend, generation, head, clock) if manner.mode != "keyword" and len(view) else None
@@ -151,23 +170,37 @@ def _retrieve(
     order = ranked[0] if len(ranked) == 1 else _merged(ranked)
     clock.mark("fuse")
     searched = [s for group in groups.values() for s in group]
-    found, outcome = _hydrate(backend, asked, searched, order, limit, options)
+    manner = searched[0].manner
+    found, outcome = _hydrate(backend, asked, searched, order, manner.proposed, options)
     if outcome == "hidden" and not any(_is_cut(s.scored, s.manner.depth) for s in searched):
         outcome = "whole"
     clock.mark("hydrate")
     sets = {candidate.version_id: chunk_set for candidate, chunk_set in found}
     generations = tuple(s.generation for s in searched)
-    return Retrieval(tuple(candidate for candidate, _ in found), generations, sets, clock.spent), outcome
+    return Retrieval(tuple(candidate for candidate, _ in found), generations, sets, clock.spent), outcome, manner
 
 
-def _manner(backend: Backend, generation: Generation, options: SearchOptions, factor: int, limit: int) -> _Manner:
+def _reranked(reranker: Reranker, question: str, candidates: Sequence[Candidate], depth: int) -> tuple[Candidate, ...]:
+    """The first `depth` of some candidates in the order that the reranker gives them, then the others. It reads each as
+    it is embedded: with its title and headings in front."""
+    read = candidates[:depth]
+    passages = [f"{' › '.join(filter(None, (c.title, *c.heading_path)))}\n{c.text}" for c in read]
+    scores = reranker.score(question[:QUERY_LIMIT], passages)
+    again = [replace(c, reranked=float(score)) for c, score in zip(read, scores, strict=True)]
+    return (*sorted(again, key=lambda c: c.standing), *candidates[depth:])
+
+
+def _manner(backend: Backend, generation: Generation, options: SearchOptions, factor: int) -> _Manner:
     """What was asked for, else what the generation is set to, else what the installation is."""
-    names = ("mode", "fusion", "dense_weight", "depth")
+    names = ("mode", "fusion", "dense_weight", "depth", "reranker", "rerank_depth")
     asked = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     installed = {name: getattr(backend.settings.retrieval, name) for name in names}
-    manner = _Manner(**{**installed, **generation.settings.get("retrieval", {}), **asked})
+    chosen = {**installed, **generation.settings.get("retrieval", {}), **asked}
+    if chosen["reranker"] == NONE:
+        chosen["reranker"] = None
+    manner = _Manner(limit=options.limit or backend.settings.retrieval.top_k, **chosen)
     weight = {"dense": 1.0, "keyword": 0.0}.get(manner.mode, manner.dense_weight)
-    return replace(manner, dense_weight=weight, depth=factor * max(manner.depth, limit))
+    return replace(manner, dense_weight=weight, depth=factor * max(manner.depth, manner.proposed))
 
 
 def _is_cut(scored: Scored, depth: int) -> bool:

@@ -2,7 +2,7 @@
 
 A setting `[section] field` is `RAG_SECTION_FIELD` in the environment; one at the top of the file is
 `RAG_FIELD`. `RAG_API_KEY` is short for `RAG_SERVER_API_KEY`. Tables of aliases (`[models.NAME]`,
-`[embedders.NAME]`) stand only in the file. `Settings.origins` remembers where each value came from.
+`[embedders.NAME]`, `[rerankers.NAME]`) stand only in the file. `Settings.origins` remembers where each value came from.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from indexes.errors import ChangeRequest
 DEFAULT_FILE = "rag.toml"
 SHORT_NAMES = {"RAG_API_KEY": "server.api_key"}
 NOT_SETTINGS = {"RAG_CONFIG", "RAG_TEST_DATA", "RAG_URL"}
-TABLES = ("models", "embedders")
+TABLES = ("models", "embedders", "rerankers")
 LISTS = ("allowed_hosts", "allowed_origins", "ordered")
 """Settings that a variable or a flag gives as words with commas between them."""
 
@@ -132,6 +132,10 @@ class RetrievalSettings(Section):
     """Candidates that each leg hands to fusion."""
     min_relevance: float = Field(default=0.5, ge=0, le=1)
     """The relevance below which an answer is not grounded; the default is measured (`rag.relevance`)."""
+    reranker: str | None = None
+    """The alias of what puts the first hits into a better order, having read them with the question."""
+    rerank_depth: int = Field(default=30, ge=1, le=1000)
+    """Hits that it reads."""
 
 
 class ContextSettings(Section):
@@ -229,6 +233,7 @@ class Settings(Section):
     groundedness: GroundednessSettings = GroundednessSettings()
     models: dict[str, dict[str, Any]] = {}
     embedders: dict[str, dict[str, Any]] = {}
+    rerankers: dict[str, dict[str, Any]] = {}
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 

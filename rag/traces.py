@@ -110,6 +110,7 @@ def _retrieved(prepared: Prepared) -> list[dict[str, Any]]:
             "dense": candidate.dense,
             "keyword": candidate.keyword,
             "fused": candidate.fused,
+            "reranked": candidate.reranked,
             "relevance": candidate.relevance,
             "fate": fates[candidate.chunk_id].fate,
             "reason": fates[candidate.chunk_id].reason,

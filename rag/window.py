@@ -90,7 +90,9 @@ class Window:
     stretches: list[Stretch] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.candidates = sorted(self.given, key=lambda c: (-c.fused, c.document_id, c.version_id, c.start, c.chunk_id))
+        self.candidates = sorted(
+            self.given, key=lambda c: (c.standing, c.document_id, c.version_id, c.start, c.chunk_id)
+        )
         self.outcomes = [Outcome() for _ in self.candidates]
         self.room = self.frame.room
         self.left = self.room

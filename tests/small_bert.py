@@ -27,7 +27,32 @@ def build_bert(
 
     torch.manual_seed(seed)
     raw = folder / "raw"
-    config = transformers.BertConfig(
+    transformers.BertModel(_config(positions)).save_pretrained(raw)
+    _copy_words(raw)
+    model = SentenceTransformer(modules=[Transformer(str(raw)), Pooling(32, pooling)], prompts=prompts, device="cpu")
+    path = folder / "tiny-bert"
+    model.save_pretrained(str(path), create_model_card=False)
+    shutil.rmtree(raw)
+    return path, model
+
+
+def build_cross_encoder(folder: Path, *, positions: int = 64, labels: int = 1, seed: int = 7) -> Path:
+    """A random BERT of that size that gives a pair of texts a score, as transformers saves it."""
+    import torch
+    import transformers
+
+    torch.manual_seed(seed)
+    config = _config(positions)
+    config.num_labels = labels
+    transformers.BertForSequenceClassification(config).save_pretrained(folder)
+    _copy_words(folder)
+    return folder
+
+
+def _config(positions: int) -> Any:
+    import transformers
+
+    return transformers.BertConfig(
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
@@ -35,15 +60,12 @@ def build_bert(
         max_position_embeddings=positions,
         initializer_range=0.5,
     )
-    transformers.BertModel(config).save_pretrained(raw)
+
+
+def _copy_words(folder: Path) -> None:
     packaged = resolve_model("all-MiniLM-L6-v2").path
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
-        shutil.copy(packaged / name, raw / name)
-    model = SentenceTransformer(modules=[Transformer(str(raw)), Pooling(32, pooling)], prompts=prompts, device="cpu")
-    path = folder / "tiny-bert"
-    model.save_pretrained(str(path), create_model_card=False)
-    shutil.rmtree(raw)
-    return path, model
+        shutil.copy(packaged / name, folder / name)
 
 
 class BertByHand:

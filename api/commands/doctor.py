@@ -74,6 +74,7 @@ def run(call: Call) -> None:
         _named,
         _variables,
         _embedder,
+        _rerankers,
         _models,
         _tokenizers,
         _sandbox,
@@ -137,7 +138,7 @@ def _named(settings: Settings) -> Iterator[Check]:
     from rag.backend import NAMING_SETTINGS, require_named
 
     for setting in NAMING_SETTINGS:
-        value = getattr(settings, setting)
+        value = _value(settings, setting)
         if value is None or isinstance(value, SecretStr):
             continue  # the looks at the catalog and the blobs say more
         try:
@@ -169,6 +170,20 @@ def _embedder(settings: Settings) -> Iterator[Check]:
         yield from _key("embedder", spec.api_key_env)
     else:
         yield Check("embedder", name, True, spec.model)
+
+
+def _rerankers(settings: Settings) -> Iterator[Check]:
+    from rag.rerankers import RerankerRegistry
+
+    for spec in RerankerRegistry(settings.rerankers).specs():
+        default = ", in use" if spec.name == settings.retrieval.reranker else ""
+        where = spec.model
+        if spec.provider == "cross-encoder":
+            from rag.embedders.sentence_transformers import resolve_model
+
+            found = resolve_model(spec.model)
+            where = f"{found.name} from the {found.source} {found.path}, SHA-256 {found.weights_sha256}"
+        yield Check("rerankers", f"{spec.name} ({spec.provider})", True, where + default)
 
 
 def _models(settings: Settings) -> Iterator[Check]:

@@ -10,7 +10,7 @@ import anyio.to_thread
 
 from api.dependencies import NamedStore, OpenBackend, new_router, requires
 from api.schemas.common import UsageObject
-from api.schemas.search import SearchPage, SearchRequest, search_hit, search_options
+from api.schemas.search import RankingOptions, SearchPage, SearchRequest, search_hit, search_options
 from rag.backend import Backend
 from rag.catalog.records import Store
 from rag.context import Candidate
@@ -35,8 +35,8 @@ async def search(body: SearchRequest, store: NamedStore, backend: OpenBackend) -
 
 
 def _search(backend: Backend, store: Store, body: SearchRequest, queries: list[str]) -> SearchPage:
-    threshold = body.ranking_options.score_threshold if body.ranking_options else None
-    options = search_options(body, threshold)
+    ranking = body.ranking_options or RankingOptions()
+    options = search_options(body, ranking.score_threshold, ranking.ranker)
     if options.generation is None and len(queries) > 1:
         # One is promoted at any moment: all of a response is of the same.
         options = replace(options, generation=backend.live_generation(store).public_id)

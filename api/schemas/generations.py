@@ -22,6 +22,8 @@ class RetrievalObject(RequestModel):
     fusion: Fusion | None = None
     dense_weight: float | None = Field(default=None, ge=0, le=1)
     depth: int | None = Field(default=None, ge=1, le=10_000)
+    reranker: Identifier | None = None
+    rerank_depth: int | None = Field(default=None, ge=1, le=1_000)
 
 
 class CreateGeneration(RequestModel):

@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from api.schemas.common import IfAny, OrNull, RequestModel, ResponseModel, UsageObject
+from api.schemas.common import Identifier, IfAny, OrNull, RequestModel, ResponseModel, UsageObject
 from api.schemas.filters import Filters
 from indexes.filters import parse_filter
 from rag.context import Candidate, Scalar
+from rag.rerankers import NONE
 from rag.retrieve import Fusion, Mode, SearchOptions
 
 Query = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
@@ -24,11 +25,13 @@ class Retrieving(RequestModel):
     mode: Mode | None = None
     fusion: Fusion | None = None
     dense_weight: float | None = Field(default=None, ge=0, le=1)
+    reranker: Identifier | None = None
+    """An alias of the settings' rerankers, or `none`."""
     generation: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
 
 
 class RankingOptions(RequestModel):
-    """`score_threshold` is a relevance. There is one ranker, the fusion of both legs, whichever is named."""
+    """`score_threshold` is a relevance. `ranker` `none` leaves reranking out; any other is the installation's own."""
 
     ranker: OrNull[Literal["none", "auto", "default-2024-11-15"]] = None
     score_threshold: OrNull[Annotated[float, Field(ge=0, le=1)]] = None
@@ -46,11 +49,13 @@ class SearchRequest(Retrieving):
 
 
 class Scores(ResponseModel):
-    """`dense` is a cosine, `keyword` BM25, `fused` orders the hits of one query, `relevance` is absolute."""
+    """`dense` is a cosine, `keyword` BM25, `relevance` is absolute. `fused` orders the hits of one query, or `reranked`
+    those that a reranker has read."""
 
     dense: float | None
     keyword: float | None
     fused: float
+    reranked: IfAny[float] = None
     relevance: float
 
 
@@ -92,8 +97,11 @@ class SearchPage(ResponseModel):
     """What a model took to word the questions anew, where one was asked."""
 
 
-def search_options(request: Retrieving, threshold: float | None) -> SearchOptions:
-    """What a request says about retrieval. Raises ChangeRequest for a filter that is not one."""
+def search_options(request: Retrieving, threshold: float | None, ranker: str | None = None) -> SearchOptions:
+    """What a request says about retrieval; `ranker` is OpenAI's word for how to rank.
+
+    Raises ChangeRequest for a filter that is not one.
+    """
     return SearchOptions(
         limit=request.max_num_results,
         mode=request.mode,
@@ -101,6 +109,7 @@ def search_options(request: Retrieving, threshold: float | None) -> SearchOption
         dense_weight=request.dense_weight,
         condition=None if request.filters is None else parse_filter(request.filters),
         min_relevance=threshold,
+        reranker=request.reranker or (NONE if ranker == NONE else None),
         generation=request.generation,
     )
 

@@ -9,7 +9,6 @@ in the group `rag.embedders`. What stands there is called with an `EmbedderSpec`
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from indexes.errors import ChangeRequest, Unsupported
 from indexes.registry import resolve
+from rag.aliases import read_table
 from rag.spaces import Space
 from rag.tokenizers import Tokenizer
 
@@ -120,28 +120,7 @@ def parse_embedder(name: str, table: Mapping[str, Any]) -> EmbedderSpec:
 
     Raises ChangeRequest (`invalid_settings`) that names every field at fault.
     """
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        # As JSON, because strict validation of a dataclass takes no mapping.
-        spec = TypeAdapter(EmbedderSpec).validate_json(json.dumps({**table, "name": name}, default=str))
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{fault['loc'][-1] if fault['loc'] else 'table'}: {fault['msg']}" for fault in error.errors()
-        )
-        raise _invalid(name, faults) from error
-    useless = sorted(_NOT_FOR.get(spec.provider, set()) & table.keys())
-    if useless:
-        raise _invalid(name, f"the provider {spec.provider!r} has no use for {', '.join(useless)}")
-    return spec
-
-
-def _invalid(name: str, faults: str) -> ChangeRequest:
-    return ChangeRequest(
-        f"The settings [embedders.{name}] are not valid: {faults}. Correct the file.",
-        code="invalid_settings",
-        param=f"embedders.{name}",
-    )
+    return read_table("embedders", EmbedderSpec, name, table, _NOT_FOR)
 
 
 def too_long(model: str, tokens: int, limit: int) -> ChangeRequest:

@@ -119,7 +119,7 @@ def _downloaded_folder(repository: str) -> Path:
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
-        with _quiet():
+        with quiet():
             return Path(snapshot_download(repository, allow_patterns=NEEDED))
     except RepositoryNotFoundError as error:
         raise NotThere(
@@ -218,7 +218,7 @@ class SentenceTransformersEmbedder:
         self._refuse_long(texts, ids, prefix)
         rows = np.empty((len(texts), self.space.dimension), dtype=np.float32)
         prompt = self._prefix_tokens[prefix]
-        for batch in _batches([len(row) for row in ids], self._batch_texts):
+        for batch in batches([len(row) for row in ids], self._batch_texts):
             with self._turn:
                 rows[batch] = self._engine.forward([ids[i] for i in batch], prompt)
         return rows
@@ -234,7 +234,7 @@ class SentenceTransformersEmbedder:
                 raise too_long(self.space.model, tokens, self.limit)
 
 
-def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+def batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
     """Positions in batches of similar length, the longest first, each at most `BATCH_TOKENS` when padded."""
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
@@ -275,7 +275,7 @@ class _Engine:
     def __init__(self, model: SentenceTransformer) -> None:
         self._model = model
         fast = model.tokenizer
-        self.tokenizer = _unlimited(fast.backend_tokenizer)
+        self.tokenizer = unlimited(fast.backend_tokenizer)
         self.special_tokens = self.tokenizer.num_special_tokens_to_add(False)
         self._pad = fast.pad_token_id or 0
         self._left = fast.padding_side == "left"
@@ -291,13 +291,7 @@ class _Engine:
         """One pass over all modules of the model: shape (len(ids), dimension), unit length."""
         import torch
 
-        width = max(len(row) for row in ids)
-        tokens = np.full((len(ids), width), self._pad, dtype=np.int64)
-        mask = np.zeros((len(ids), width), dtype=np.int64)
-        for i, row in enumerate(ids):
-            place = slice(width - len(row), width) if self._left else slice(0, len(row))
-            tokens[i, place] = row
-            mask[i, place] = 1
+        tokens, mask = padded(ids, self._pad, left=self._left)
         features: dict[str, Any] = {"input_ids": torch.from_numpy(tokens), "attention_mask": torch.from_numpy(mask)}
         if self._types:
             features["token_type_ids"] = torch.zeros_like(features["input_ids"])
@@ -311,7 +305,19 @@ class _Engine:
         return unit
 
 
-def _unlimited(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+def padded(ids: Sequence[Sequence[int]], pad: int, *, left: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of numbers as one array of the longest one's width, and where in it they stand (1) and do not (0)."""
+    width = max(len(row) for row in ids)
+    tokens = np.full((len(ids), width), pad, dtype=np.int64)
+    mask = np.zeros((len(ids), width), dtype=np.int64)
+    for i, row in enumerate(ids):
+        place = slice(width - len(row), width) if left else slice(0, len(row))
+        tokens[i, place] = row
+        mask[i, place] = 1
+    return tokens, mask
+
+
+def unlimited(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     """A copy that neither cuts nor pads: transformers changes the original's settings as it goes, unsafe in threads."""
     copy = type(tokenizer).from_str(tokenizer.to_str())
     copy.no_truncation()
@@ -329,7 +335,7 @@ def _load(spec: EmbedderSpec, resolved: ResolvedModel) -> SentenceTransformer:
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
     try:
-        with _quiet():
+        with quiet():
             model = SentenceTransformer(
                 str(resolved.path),
                 device=spec.device,
@@ -338,7 +344,7 @@ def _load(spec: EmbedderSpec, resolved: ResolvedModel) -> SentenceTransformer:
                 model_kwargs={"use_safetensors": True, "dtype": torch.float32},
             )
     except Exception as error:  # each of the libraries beneath has its own for a damaged folder
-        raise _unusable(resolved, f"it does not load ({error})") from error
+        raise unusable(resolved, f"it does not load ({error})") from error
     _require_plain_text(model, resolved)
     _set_pooling(spec, model, resolved)
     model.eval()
@@ -346,7 +352,7 @@ def _load(spec: EmbedderSpec, resolved: ResolvedModel) -> SentenceTransformer:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and no advice from the model libraries while they load."""
     from transformers.utils import logging
 
@@ -367,15 +373,15 @@ def _require_plain_text(model: SentenceTransformer, resolved: ResolvedModel) -> 
 
     first = model[0]
     if not isinstance(first, Transformer):
-        raise _unusable(resolved, f"its first module is a {type(first).__name__}, not a transformer")
+        raise unusable(resolved, f"its first module is a {type(first).__name__}, not a transformer")
     if getattr(first, "query_expansion", None) is not None or "message" in first.modality_config:
-        raise _unusable(resolved, "it wraps texts in a chat template or expands queries")
+        raise unusable(resolved, "it wraps texts in a chat template or expands queries")
     # Without these files transformers makes up an empty vocabulary, and every text becomes the same vector.
     known = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
     if not any(any(resolved.path.glob(pattern)) for name in known for pattern in (name, f"*/{name}")):
-        raise _unusable(resolved, f"it has no vocabulary ({', '.join(known)})")
+        raise unusable(resolved, f"it has no vocabulary ({', '.join(known)})")
     if not getattr(model.tokenizer, "is_fast", False):
-        raise _unusable(resolved, "it has no fast tokenizer (tokenizer.json)")
+        raise unusable(resolved, "it has no fast tokenizer (tokenizer.json)")
 
 
 def _set_pooling(spec: EmbedderSpec, model: SentenceTransformer, resolved: ResolvedModel) -> None:
@@ -393,10 +399,10 @@ def _set_pooling(spec: EmbedderSpec, model: SentenceTransformer, resolved: Resol
         if isinstance(module, Pooling):
             model._modules[name] = Pooling(module.embedding_dimension, spec.pooling, module.include_prompt)
             return
-    raise _unusable(resolved, "it has no pooling that could be set")
+    raise unusable(resolved, "it has no pooling that could be set")
 
 
-def _unusable(resolved: ResolvedModel, why: str) -> RagError:
+def unusable(resolved: ResolvedModel, why: str) -> RagError:
     return Unsupported(
         f"The model {resolved.name!r} at {resolved.path} cannot be used: {why}. Choose another model.",
         code="unusable_model",

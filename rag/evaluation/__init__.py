@@ -1,2 +1,2 @@
-"""How good retrieval, contexts and answers are, whether they stay so, and what a difference is worth. Pure: nothing here
-opens anything."""
+"""How good retrieval, contexts and answers are, whether they stay so, and what a difference is worth. Nothing is opened
+here."""

@@ -46,6 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, provider: FakeOpenAI) -> It
         embedder="toy-384",
         embedders={"short": {"provider": "toy", "model": "toy-256", "shortens": True}},
         models={"scripted": scripted, "small": small, "helper": helper, "narrow": narrow, "hasty": hasty},
+        rerankers={"words": {"provider": "toy", "model": "overlap"}},
         ingest=IngestSettings(max_file_mb=1),
     )
     with RunningServer(settings, jobs=True) as running:

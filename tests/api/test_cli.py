@@ -441,7 +441,8 @@ def test_beside_a_running_server_a_command_only_enqueues_and_the_server_stops_wh
 
 
 def test_doctor_tells_where_settings_come_from_and_no_secrets(tmp_path, monkeypatch):
-    (tmp_path / "rag.toml").write_text("[retrieval]\ntop_k = 7\n[server]\nport = 1\n")
+    reranker = '[rerankers.words]\nprovider = "toy"\nmodel = "overlap"\n'
+    (tmp_path / "rag.toml").write_text(f'[retrieval]\ntop_k = 7\nreranker = "words"\n[server]\nport = 1\n{reranker}')
     monkeypatch.chdir(tmp_path)
     rag = RagHere(tmp_path, tmp_path / "data", RAG_API_KEY=KEY, RAG_SERVER_PORT="8123")
     told = rag.json("doctor")
@@ -453,6 +454,8 @@ def test_doctor_tells_where_settings_come_from_and_no_secrets(tmp_path, monkeypa
     assert settings["retrieval.min_relevance"] == ("0.5", "default")
     checks = {(check["part"], check["name"]): check for check in told["checks"]}
     assert checks["embedder", "toy-384 (toy)"]["ok"] is True
+    assert checks["rerankers", "words (toy)"]["found"] == "overlap, in use"
+    assert checks["settings", "retrieval.reranker"]["ok"] is True
     assert checks["tokenizers", "o200k_base"]["found"] == "exact"
     assert ("sandbox", "network") in checks
 

@@ -53,6 +53,21 @@ def test_a_leg_can_be_asked_alone(http: httpx.Client, corpus: Corpus) -> None:
         assert _search(http, query="charge the lamp", **settings)[0]["filename"] == "battery.md"
 
 
+def test_a_reranker_is_asked_for_and_left_out(http: httpx.Client, corpus: Corpus) -> None:
+    read = _search(http, query="charge the lamp", reranker="words")
+    given = [hit["scores"]["reranked"] for hit in read]
+    assert given == sorted(given, reverse=True)
+    assert given[0] > 0
+    for plain in (
+        {"reranker": "none"},
+        {"ranking_options": {"ranker": "none"}},
+        {"ranking_options": {"ranker": "auto"}},
+    ):
+        assert all("reranked" not in hit["scores"] for hit in _search(http, query="charge the lamp", **plain))
+    answer = http.post("/v1/vector_stores/help/context", json={"question": "the lamp", "reranker": "nobody"})
+    assert "none, words" in refused(answer, 400, "unknown_name", "reranker")
+
+
 def test_filters_limits_and_thresholds_hold(http: httpx.Client, corpus: Corpus) -> None:
     shop = {"type": "eq", "key": "topic", "value": "shop"}
     recent = {"type": "gte", "key": "year", "value": 2024}
