@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -38,15 +40,18 @@ class Turn:
         """The answer, once all of it is there."""
         return await unless_gone(request, _last(self.pieces))
 
-    async def stream(self, request: Request, events: Callable[[Pieces], AsyncGenerator[bytes, None]]) -> EventStream:
-        """The answer as it comes, rendered by `events`."""
+    async def stream(
+        self, request: Request, opening: Callable[[], bytes], events: Callable[[Pieces], AsyncGenerator[bytes, None]]
+    ) -> EventStream:
+        """The answer as it comes, rendered by `events`, after an `opening` that is made while the model thinks."""
+        opened = cache(opening)
         try:
-            first = await unless_gone(request, anext(self.pieces))
+            first = await unless_gone(request, anext(self.pieces), meanwhile=opened)
         except BaseException:
             await self.pieces.aclose()
             raise
         pieces = _again(first, self.pieces)
-        return EventStream(events(pieces), pieces, self.pieces)
+        return EventStream(_after(opened(), events(pieces)), pieces, self.pieces)
 
 
 async def begin(request: Request, backend: Backend, make_ask: Callable[[], Ask]) -> Turn:
@@ -71,8 +76,11 @@ def grounds(prepared: Prepared, said: Answer) -> Grounds:
     )
 
 
-async def unless_gone(request: Request, work: Awaitable[Result]) -> Result:
-    """The result of some work, which is cancelled when the caller goes away. Raises ClientDisconnect then."""
+async def unless_gone(
+    request: Request, work: Awaitable[Result], meanwhile: Callable[[], object] = lambda: None
+) -> Result:
+    """The result of some work, which is cancelled when the caller goes away; `meanwhile` is called while the work waits
+    for something, if it does. Raises ClientDisconnect when the caller has gone."""
     results: list[Result] = []
     faults: list[Exception] = []
     async with anyio.create_task_group() as group:
@@ -85,6 +93,8 @@ async def unless_gone(request: Request, work: Awaitable[Result]) -> Result:
             group.cancel_scope.cancel()
 
         group.start_soon(do)
+        await anyio.lowlevel.checkpoint()
+        meanwhile()
         while (await request.receive())["type"] != "http.disconnect":
             pass
         group.cancel_scope.cancel()
@@ -101,6 +111,14 @@ async def _last(pieces: Pieces) -> Answer:
             if isinstance(piece, Answer):
                 return piece
     raise AssertionError("the stream ended without its answer")
+
+
+async def _after(opening: bytes, events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """A stream with something in front of its first piece, sent together."""
+    async with aclosing(events):
+        yield opening + await anext(events)
+        async for piece in events:
+            yield piece
 
 
 async def _again(first: TextDelta | Answer, pieces: Pieces) -> Pieces:

@@ -67,6 +67,11 @@ class _Frame:
     def model(self) -> str:
         return self.prepared.alias.name
 
+    @property
+    def with_usage(self) -> bool:
+        options = self.body.stream_options
+        return options is not None and options.include_usage is True
+
 
 @router.post("/v1/chat/completions", response_model=ChatCompletion, dependencies=[requires("query")])
 async def create_chat_completion(body: ChatRequest, request: Request, backend: OpenBackend) -> Response:
@@ -74,7 +79,7 @@ async def create_chat_completion(body: ChatRequest, request: Request, backend: O
     turn = await begin(request, backend, lambda: _ask(backend, body))
     frame = _Frame(f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), str(request.base_url), body, turn.prepared)
     if body.stream:
-        return await turn.stream(request, lambda pieces: _events(backend, frame, pieces))
+        return await turn.stream(request, lambda: _opening(frame), lambda pieces: _events(backend, frame, pieces))
     completion = await _completion(frame, await turn.whole(request))
     await _store(backend, frame, completion)
     return JSONResponse(completion.model_dump())
@@ -142,10 +147,12 @@ async def _store(backend: Backend, frame: _Frame, completion: ChatCompletion) ->
     )
 
 
+def _opening(frame: _Frame) -> bytes:
+    return _chunk(frame, {"role": "assistant", "content": "", "refusal": None}, frame.with_usage)
+
+
 async def _events(backend: Backend, frame: _Frame, pieces: Pieces) -> AsyncGenerator[bytes, None]:
-    options = frame.body.stream_options
-    with_usage = options is not None and options.include_usage is True
-    yield _chunk(frame, {"role": "assistant", "content": "", "refusal": None}, with_usage)
+    with_usage = frame.with_usage
     try:
         async for piece in pieces:
             if isinstance(piece, TextDelta):

@@ -82,7 +82,7 @@ async def create_response(body: ResponseRequest, request: Request, backend: Open
         turn = await begin(request, backend, lambda: _ask(backend, asked))
         writer = _Writer(backend, asked, turn.prepared)
         if body.stream:
-            return await turn.stream(request, writer.events)
+            return await turn.stream(request, writer.opening, writer.events)
         return JSONResponse(await writer.finished(await turn.whole(request)))
     except ChangeRequest as error:
         error.param = OUR_NAMES.get(error.param or "", error.param)
@@ -268,9 +268,8 @@ class _Writer:
         return await self._stored(self._whole(said))
 
     async def events(self, pieces: Pieces) -> AsyncGenerator[bytes, None]:
-        """The response as it comes. What is sent last is a response that is completed, incomplete or failed."""
-        for piece in self._opening():
-            yield piece
+        """The response as it comes, after its opening. What is sent last is a response that is completed, incomplete or
+        failed."""
         try:
             async for delta in pieces:
                 if isinstance(delta, TextDelta):
@@ -289,14 +288,15 @@ class _Writer:
 
     # Events
 
-    def _opening(self) -> list[bytes]:
+    def opening(self) -> bytes:
+        """What comes before the first word."""
         begun = self._response("in_progress").model_dump()
         place = {"item_id": self._call_id, "output_index": 0}
         call = self._call().model_dump()
         part = OutputText(text="", annotations=[]).model_dump()
         message = OutputMessage(id=self._message_id, status="in_progress", content=[]).model_dump()
         searching = {**call, "status": "in_progress", "queries": [], "results": None}
-        return [
+        events = [
             self._event("response.created", response=begun),
             self._event("response.in_progress", response=begun),
             self._event("response.output_item.added", output_index=0, item=searching),
@@ -307,6 +307,7 @@ class _Writer:
             self._event("response.output_item.added", output_index=1, item=message),
             self._event("response.content_part.added", **self._place(), part=part),
         ]
+        return b"".join(events)
 
     def _delta(self, delta: TextDelta) -> list[bytes]:
         pieces = [self._event("response.output_text.delta", **self._place(), delta=delta.text, logprobs=[])]

@@ -129,6 +129,13 @@ def test_weights_of_hybrid_search_decide_the_order(
     assert [r["filename"] for r in body["output"][0]["results"]] == [hit["filename"] for hit in hits]
 
 
+def test_a_stream_begins_as_always_where_no_model_is_asked(http: httpx.Client, corpus: Corpus) -> None:
+    events = events_of(http.post(RESPONSES, json=asked(input="xyzzy quux", stream=True)))
+    kinds = [event["type"] for event in events]
+    assert kinds == [kind for kind in SEQUENCE if kind != "response.output_text.annotation.added"]
+    assert events[-1]["response"]["grounded"] is False
+
+
 def test_a_conversation_goes_on(http: httpx.Client, corpus: Corpus, provider: FakeOpenAI) -> None:
     provider.chat(Say("Two hours [1]."))
     first = created(http, instructions="Only once.")
