@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rag.embedders.sentence_transformers import resolve_model
+from rag.embedders.model_files import resolve_model
 
 
 def build_bert(
@@ -18,8 +18,12 @@ def build_bert(
     pooling: str = "cls",
     positions: int = 64,
     seed: int = 7,
+    spread: float = 0.5,
 ) -> tuple[Path, Any]:
-    """A random two-layer BERT of 32 dimensions, saved as sentence-transformers saves a model: its folder, and it."""
+    """A random two-layer BERT of 32 dimensions, saved as sentence-transformers saves a model: its folder, and it.
+
+    `spread` is the standard deviation of its weights; at 0.5 it is too wild to be rounded, at 0.2 tame enough.
+    """
     import torch
     import transformers
     from sentence_transformers import SentenceTransformer
@@ -33,7 +37,7 @@ def build_bert(
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=positions,
-        initializer_range=0.5,
+        initializer_range=spread,
     )
     transformers.BertModel(config).save_pretrained(raw)
     packaged = resolve_model("all-MiniLM-L6-v2").path
