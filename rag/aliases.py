@@ -27,14 +27,15 @@ def read_table(
         faults = "; ".join(
             f"{fault['loc'][-1] if fault['loc'] else 'table'}: {fault['msg']}" for fault in error.errors()
         )
-        raise _invalid(section, name, faults) from error
+        raise invalid(section, name, faults) from error
     named = sorted(set(useless.get(table["provider"], ())) & table.keys())
     if named:
-        raise _invalid(section, name, f"the provider {table['provider']!r} has no use for {', '.join(named)}")
+        raise invalid(section, name, f"the provider {table['provider']!r} has no use for {', '.join(named)}")
     return spec
 
 
-def _invalid(section: str, name: str, faults: str) -> ChangeRequest:
+def invalid(section: str, name: str, faults: str) -> ChangeRequest:
+    """The error for a table of aliases, with what is wrong in it."""
     return ChangeRequest(
         f"The settings [{section}.{name}] are not valid: {faults}. Correct the file.",
         code="invalid_settings",

@@ -20,7 +20,7 @@ from indexes.errors import ChangeRequest
 
 DEFAULT_FILE = "rag.toml"
 SHORT_NAMES = {"RAG_API_KEY": "server.api_key"}
-NOT_SETTINGS = {"RAG_CONFIG", "RAG_TEST_DATA", "RAG_URL"}
+NOT_SETTINGS = {"RAG_CACHE", "RAG_CONFIG", "RAG_TEST_DATA", "RAG_URL"}
 TABLES = ("models", "embedders", "rerankers")
 LISTS = ("allowed_hosts", "allowed_origins", "ordered")
 """Settings that a variable or a flag gives as words with commas between them."""

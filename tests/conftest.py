@@ -17,6 +17,8 @@ from tests.s3 import running_s3
 for name in [name for name in os.environ if name.startswith(("RAG_", "OPENAI_")) and name != "RAG_TEST_DATA"]:
     del os.environ[name]
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", DO_NOT_TRACK="1", TOKENIZERS_PARALLELISM="false")
+os.environ["RAG_CACHE"] = str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "rag")
+"""Kept from run to run: the default model is compiled once, not once a test."""
 
 
 @pytest.fixture(scope="session", autouse=True)

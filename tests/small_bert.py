@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rag.embedders.sentence_transformers import resolve_model
+from rag.embedders.model_files import resolve_model
 
 
 def build_bert(
@@ -18,8 +18,12 @@ def build_bert(
     pooling: str = "cls",
     positions: int = 64,
     seed: int = 7,
+    spread: float = 0.5,
 ) -> tuple[Path, Any]:
-    """A random two-layer BERT of 32 dimensions, saved as sentence-transformers saves a model: its folder, and it."""
+    """A random two-layer BERT of 32 dimensions, saved as sentence-transformers saves a model: its folder, and it.
+
+    `spread` is the standard deviation of its weights; at 0.5 it is too wild to be rounded, at 0.2 tame enough.
+    """
     import torch
     import transformers
     from sentence_transformers import SentenceTransformer
@@ -27,7 +31,7 @@ def build_bert(
 
     torch.manual_seed(seed)
     raw = folder / "raw"
-    transformers.BertModel(_config(positions)).save_pretrained(raw)
+    transformers.BertModel(_config(positions, spread)).save_pretrained(raw)
     _copy_words(raw)
     model = SentenceTransformer(modules=[Transformer(str(raw)), Pooling(32, pooling)], prompts=prompts, device="cpu")
     path = folder / "tiny-bert"
@@ -49,7 +53,7 @@ def build_cross_encoder(folder: Path, *, positions: int = 64, labels: int = 1, s
     return folder
 
 
-def _config(positions: int) -> Any:
+def _config(positions: int, spread: float = 0.5) -> Any:
     import transformers
 
     return transformers.BertConfig(
@@ -58,7 +62,7 @@ def _config(positions: int) -> Any:
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=positions,
-        initializer_range=0.5,
+        initializer_range=spread,
     )
 
 

@@ -160,7 +160,7 @@ def _embedder(settings: Settings) -> Iterator[Check]:
     spec = EmbedderRegistry.from_tables(settings.embedders).spec(settings.embedder)
     name = f"{settings.embedder} ({spec.provider})"
     if spec.provider == "sentence-transformers":
-        from rag.embedders.sentence_transformers import resolve_model
+        from rag.embedders.model_files import resolve_model
 
         found = resolve_model(spec.model)
         where = f"{found.name} from the {found.source} {found.path}, SHA-256 {found.weights_sha256}"
@@ -179,7 +179,7 @@ def _rerankers(settings: Settings) -> Iterator[Check]:
         default = ", in use" if spec.name == settings.retrieval.reranker else ""
         where = spec.model
         if spec.provider == "cross-encoder":
-            from rag.embedders.sentence_transformers import resolve_model
+            from rag.embedders.model_files import resolve_model
 
             found = resolve_model(spec.model)
             where = f"{found.name} from the {found.source} {found.path}, SHA-256 {found.weights_sha256}"

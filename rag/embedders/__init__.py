@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from annotated_types import Gt, Interval, MinLen
@@ -20,9 +20,12 @@ from numpy.typing import NDArray
 
 from indexes.errors import ChangeRequest, Unsupported
 from indexes.registry import resolve
-from rag.aliases import read_table
+from rag.aliases import invalid, read_table
 from rag.spaces import Space
 from rag.tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from rag.embedders.agreement import Agreement
 
 
 class Embedder(Protocol):
@@ -30,7 +33,9 @@ class Embedder(Protocol):
 
     space: Space
     build: str
-    """How the vectors are computed (`torch-fp32`, `remote`, `toy`): an encoder build of the space."""
+    """How the vectors are computed (`torch-fp32`, `onnx-int8`, `remote`, `toy`): an encoder build of the space."""
+    agreement: Agreement | None
+    """How far this build was found to agree with the original one of its space; None for the original."""
     tokenizer: Tokenizer
     """The model's own tokenizer."""
     limit: int
@@ -85,7 +90,7 @@ class EmbedderSpec:
     pooling: str | None = None
     """`mean`, `cls`, `max`, `lasttoken` and so on, for a model whose folder does not say."""
     batch_size: _Count | None = None
-    """The most texts of one batch or request."""
+    """The most texts of one batch or request. Compiled models take one text at a time."""
     timeout: Annotated[float, Gt(0)] = 60.0
     """Seconds without a byte from the provider."""
     retries: Annotated[int, Interval(ge=0, le=20)] = 4
@@ -93,14 +98,18 @@ class EmbedderSpec:
     """A name of `rag.tokenizers`, for a model that does not bring its own."""
     token_limit: _Count | None = None
     """Tokens that the model reads, special tokens included."""
+    build: Literal["auto", "onnx-int8", "onnx-fp32", "torch"] = "auto"
+    """How a model is computed here. `auto`: compiled with rounded numbers where the processor is fast at those, unless
+    there is an accelerator. What turns out to be too far from the original is not used."""
     device: str | None = None
-    """`cpu`, `cuda`, `cuda:1`, `mps`; unset: the best there is."""
+    """`cpu`, `cuda`, `cuda:1`, `mps`; unset: the best there is. On all but the first, torch computes."""
     threads: Annotated[int, Interval(ge=1, le=1024)] | None = None
-    """Threads of one computation on the CPU, a setting of the whole process; unset: as many as cores."""
+    """Of a compiled model: texts computed at once. Of torch: threads of one computation, a setting of the whole
+    process. Unset: as many as cores."""
 
 
 _REMOTE = {"base_url", "api_key_env", "timeout", "retries", "tokenizer"}
-_LOCAL = {"device", "threads", "pooling"}
+_LOCAL = {"build", "device", "threads", "pooling"}
 _NOT_FOR = {
     "sentence-transformers": _REMOTE,
     "openai": _LOCAL,
@@ -120,7 +129,10 @@ def parse_embedder(name: str, table: Mapping[str, Any]) -> EmbedderSpec:
 
     Raises ChangeRequest (`invalid_settings`) that names every field at fault.
     """
-    return read_table("embedders", EmbedderSpec, name, table, _NOT_FOR)
+    spec = read_table("embedders", EmbedderSpec, name, table, _NOT_FOR)
+    if spec.build.startswith("onnx") and spec.device not in (None, "cpu"):
+        raise invalid("embedders", name, f"{spec.build} computes on the processor, not on {spec.device!r}")
+    return spec
 
 
 def too_long(model: str, tokens: int, limit: int) -> ChangeRequest:

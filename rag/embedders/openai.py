@@ -28,6 +28,7 @@ class OpenAIEmbedder:
     """One alias's endpoint under the contract of `Embedder`. Rows are brought to unit length here."""
 
     build = "remote"
+    agreement = None
 
     def __init__(self, spec: EmbedderSpec) -> None:
         """Connects on first use, which is here when the spec names no dimension: it is then asked for once.

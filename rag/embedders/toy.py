@@ -34,6 +34,7 @@ class ToyEmbedder:
     """A hashed bag of words under the contract of `Embedder`. A text without words has a direction of its own."""
 
     build = "toy"
+    agreement = None
     limit = LIMIT
 
     def __init__(self, spec: EmbedderSpec) -> None:

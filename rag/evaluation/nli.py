@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from indexes.errors import ChangeRequest
-from rag.embedders.sentence_transformers import resolve_model
+from rag.embedders.model_files import resolve_model
 from rag.evaluation.entailment import Pair
 from rag.segments import segments
 from rag.settings import Settings

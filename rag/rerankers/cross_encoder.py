@@ -13,17 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rag.embedders.sentence_transformers import (
-    BATCH_TOKENS,
-    FairLock,
-    ResolvedModel,
-    batches,
-    padded,
-    quiet,
-    resolve_model,
-    unlimited,
-    unusable,
-)
+from rag.embedders.encoder import unlimited
+from rag.embedders.model_files import ResolvedModel, resolve_model
+from rag.embedders.torch_encoder import BATCH_TOKENS, FairLock, batches, padded, quiet, unusable
 from rag.rerankers import RerankerSpec
 from rag.tokenizers import plain
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from itertools import islice
 
 from indexes.words import analyse, content_words
-from rag.embedders.sentence_transformers import PACKAGED_MODEL, resolve_model
+from rag.embedders.model_files import PACKAGED_MODEL, resolve_model
 from rag.tokenizers import open_tokenizer
 
 MOST = 8_000

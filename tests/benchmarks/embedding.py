@@ -16,7 +16,7 @@ import threading
 import time
 
 from rag.embedders import EmbedderRegistry
-from rag.embedders.sentence_transformers import resolve_model
+from rag.embedders.model_files import resolve_model
 from tests.data import shared_data
 
 WORDS = 120

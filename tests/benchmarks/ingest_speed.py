@@ -58,7 +58,7 @@ def main() -> None:
     corpus = list(read_beir(data_root() / "scifact", chosen.documents).corpus)
     from sentence_transformers import SentenceTransformer
 
-    from rag.embedders.sentence_transformers import resolve_model
+    from rag.embedders.model_files import resolve_model
 
     model = SentenceTransformer(str(resolve_model("sentence-transformers/all-MiniLM-L6-v2").path), device="cpu")
     model.encode(["warm"])

@@ -7,6 +7,7 @@ import math
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import pytest
 
 from indexes.words import analyse
 from rag.embedders import EMBEDDERS, Embedder, open_embedder, parse_embedder
-from rag.embedders.sentence_transformers import resolve_model
+from rag.embedders.model_files import resolve_model
 from tests.contracts.embedder import CHECKS, Subject
 from tests.fakes.openai_server import FakeOpenAI, toy_vector
+from tests.rag.embedders.conftest import compiling_here
 from tests.small_bert import BertByHand, build_bert
 
 PASSAGE, QUERY = "a longer passage: ", "query: "
@@ -52,6 +54,28 @@ def counted_bytes(text: str) -> np.ndarray:
     return np.array(toy_vector(text, 8))
 
 
+class Graph:
+    """What a compiled graph makes of one text, read by the library's own tokenizer."""
+
+    def __init__(self, model: Path, folder: Path) -> None:
+        import onnxruntime
+        import transformers
+
+        self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        self._session = onnxruntime.InferenceSession(model, disabled_optimizers=["SkipLayerNormFusion"])
+
+    def __call__(self, text: str) -> np.ndarray:
+        """The vector of a text."""
+        ids = self._tokenizer(text, return_tensors="np", truncation=False, verbose=False)["input_ids"]
+        row: np.ndarray = self._session.run(None, {"input_ids": ids.astype(np.int64)})[0][0]
+        return row
+
+
+def _manifest(folder: Path) -> str:
+    file = folder / "manifest.json"
+    return file.read_text() if file.is_file() else ""
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Of torch: over texts so short more of them only wait for each other."""
@@ -66,32 +90,45 @@ def one_thread() -> Iterator[None]:
 class Subjects:
     """What the contract is run on, each made when it is asked for, once."""
 
-    def __init__(self, folder: Path, server: FakeOpenAI, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, encoders: Path, server: FakeOpenAI, stack: ExitStack) -> None:
         self._folder = folder
+        self._encoders = encoders
         self._server = server
         self._opening = partial(opening, stack)
         self.get = cache(lambda name: getattr(self, f"_{name.replace('-', '_')}")())
 
     def _sentence_transformers(self) -> Subject:
         others = ({"token_limit": 100}, {"query_prefix": "q: "}, {"document_prefix": "d: "}, {"pooling": "cls"})
-        opened = self._opening(provider="sentence-transformers", model="all-MiniLM-L6-v2")
+        opened = self._opening(provider="sentence-transformers", model="all-MiniLM-L6-v2", build="torch")
         return Subject(opened, BertByHand(resolve_model("all-MiniLM-L6-v2").path, "mean"), ("", ""), others, 2)
 
     def _small(self) -> Subject:
-        return self._bert("cls")
+        return self._bert("cls", build="torch")
 
     def _small_otherwise(self) -> Subject:
-        return self._bert("mean", pooling="mean", batch_size=3)
+        return self._bert("mean", build="torch", pooling="mean", batch_size=3)
 
-    def _bert(self, pooled: str, **settings: Any) -> Subject:
+    def _small_compiled(self) -> Subject:
+        return self._bert("mean", build="onnx-fp32", pooling="mean", threads=2)
+
+    def _small_rounded(self) -> Subject:
+        """Its truth is the rounded graph, one text at a time; that it is near the original is tested apart."""
+        subject = self._bert("cls", spread=0.2, build="onnx-int8")
+        embedder = subject.open()
+        assert embedder.build == "onnx-int8"
+        (folder,) = (path for path in self._encoders.iterdir() if '"onnx-int8"' in _manifest(path))
+        return replace(subject, truth=Graph(folder / "model.onnx", self._folder / "cls-0.2" / "tiny-bert"))
+
+    def _bert(self, pooled: str, *, build: str, spread: float = 0.5, **settings: Any) -> Subject:
         prompts = {"query": QUERY, "document": PASSAGE}
-        path, _ = build_bert(self._folder / pooled, prompts=prompts)
-        other, _ = build_bert(self._folder / pooled / "other", prompts=prompts, seed=8)
+        folder = self._folder / f"{pooled}-{spread}"
+        path, _ = build_bert(folder, prompts=prompts, spread=spread)
+        other, _ = build_bert(folder / "other", prompts=prompts, spread=spread, seed=8)
         others = (
             *({"model": str(other)}, {"query_prefix": ""}, {"document_prefix": "passage: "}),
             *({"token_limit": 40}, {"pooling": "lasttoken"}),
         )
-        opened = self._opening(provider="sentence-transformers", model=str(path), **settings)
+        opened = self._opening(provider="sentence-transformers", model=str(path), build=build, **settings)
         return Subject(opened, BertByHand(path, pooled), (PASSAGE, QUERY), others, 2)
 
     def _openai(self) -> Subject:
@@ -120,11 +157,12 @@ class Subjects:
 
 @pytest.fixture(scope="module")
 def subjects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subjects]:
-    with one_thread(), FakeOpenAI() as server, ExitStack() as stack:
-        yield Subjects(tmp_path_factory.mktemp("models"), server, stack)
+    folder = tmp_path_factory.mktemp("models")
+    with one_thread(), compiling_here(folder / "cache") as encoders, FakeOpenAI() as server, ExitStack() as stack:
+        yield Subjects(folder, encoders, server, stack)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("name", [*EMBEDDERS, "small", "small-otherwise"])
+@pytest.mark.parametrize("name", [*EMBEDDERS, "small", "small-otherwise", "small-compiled", "small-rounded"])
 def test_contract(name: str, check: Callable[[Subject], None], subjects: Subjects) -> None:
     check(subjects.get(name))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from indexes.errors import ChangeRequest, NotThere, TryLater, Unsupported
-from rag.embedders.sentence_transformers import resolve_model
+from rag.embedders.model_files import resolve_model
 from rag.evaluation import agreement, judge
 from rag.evaluation.agreement import kappa
 from rag.evaluation.citations import judge_citations, together

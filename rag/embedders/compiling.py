@@ -1,0 +1,106 @@
+"""Compiles one model: the process behind `rag.embedders.compiled`.
+
+    python -m rag.embedders.compiling MODEL_FOLDER TARGET_FOLDER < order.json
+
+Each build is compared with the original on fixed texts before it may be used (`rag.embedders.agreement`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from rag.embedders import agreement, compiled, exporting
+from rag.embedders.agreement import FLOORS, Agreement, Samples
+from rag.embedders.compiled import MODEL, TOKENIZER, Manifest, Order
+from rag.embedders.model_files import ResolvedModel
+from rag.embedders.onnx_encoder import OnnxEncoder
+from rag.embedders.torch_encoder import TorchEncoder
+
+ROUNDING_SAMPLES = 95
+"""Texts of the fixed ones that show what numbers come up: all but the long ones, which take as long as the others."""
+
+
+class Refused(Exception):
+    """A build that is not good enough; the message says why."""
+
+
+def compile_model(order: Order, path: Path, folder: Path) -> Manifest:
+    """Fill the folder with the best build that the order allows, and return its manifest, which is written there too.
+
+    Raises RagError for a model that cannot be used at all.
+    """
+    resolved = ResolvedModel(order.model, path, "folder", order.weights_sha256)
+    original = TorchEncoder(resolved, pooling=order.pooling, device="cpu", attention="eager")
+    manifest = Manifest("torch-fp32", "", None, original.facts, {})
+    try:
+        manifest = _best(order, original, folder, manifest)
+    except Exception as error:  # noqa: BLE001 - whatever an exporter raises, the original is still there
+        manifest = replace(manifest, why=f"it cannot be compiled ({_said(error)})")
+    compiled.write(folder, manifest)
+    return manifest
+
+
+def _best(order: Order, original: TorchEncoder, folder: Path, left_as_it_is: Manifest) -> Manifest:
+    if order.any_device and (device := _accelerator()):
+        return replace(left_as_it_is, why=f"this machine has an accelerator ({device}), which torch uses")
+    exported, rounded = folder / "fp32.onnx", folder / "int8.onnx"
+    exporting.export(original, exported)
+    samples = agreement.sample(original)
+    measured = _require_agreement("onnx-fp32", exported, original, samples)
+    build, chosen, why = "onnx-fp32", exported, _why_not_rounded(order)
+    if order.wanted != "onnx-fp32" and not why:
+        try:
+            exporting.quantise(exported, rounded, samples.ids[:ROUNDING_SAMPLES])
+            measured = _require_agreement("onnx-int8", rounded, original, samples)
+            build, chosen = "onnx-int8", rounded
+        except Exception as error:  # noqa: BLE001 - as in `compile_model`
+            why = _said(error)
+    chosen.replace(folder / MODEL)
+    for left in (exported, rounded):
+        left.unlink(missing_ok=True)
+    (folder / TOKENIZER).write_text(original.tokenizer.to_str(), encoding="utf-8")
+    files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (MODEL, TOKENIZER)}
+    return replace(left_as_it_is, build=build, why=why, agreement=measured, files=files)
+
+
+def _why_not_rounded(order: Order) -> str:
+    if order.wanted == "auto" and not compiled.multiplies_bytes():
+        return "this processor has no instruction for products of bytes (VNNI or the like)"
+    return ""
+
+
+def _require_agreement(build: str, file: Path, original: TorchEncoder, samples: Samples) -> Agreement:
+    """Raises Refused where the file's vectors are too far from the original's."""
+    encoder = OnnxEncoder(build, file.read_bytes(), original.facts, original.tokenizer)
+    try:
+        measured = agreement.measure(samples, encoder)
+    finally:
+        encoder.close()
+    if not measured.reaches(FLOORS[build]):
+        raise Refused(f"{build} is too far from the original: {measured}; required are {FLOORS[build]}")
+    return measured
+
+
+def _accelerator() -> str | None:
+    import torch
+
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return None if found is None else found.type
+
+
+def _said(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def main() -> None:
+    """Read the order, compile, end."""
+    path, folder = map(Path, sys.argv[1:3])
+    compile_model(Order(**json.load(sys.stdin)), path, folder)
+
+
+if __name__ == "__main__":
+    main()
