@@ -7,6 +7,7 @@ whatever becomes of it, and is not made again.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -23,8 +24,10 @@ from rag.catalog import generations, purge
 from rag.catalog.records import FOLLOWING, Generation, Stretch
 from rag.remote import is_remote
 
-VERSIONS_AT_ONCE, CHARACTERS_AT_ONCE = 32, 100_000
+VERSIONS_AT_ONCE, CHARACTERS_AT_ONCE = 32, 50_000
 """Of documents, in one step."""
+TURN_SECONDS = 5.0
+"""After which a step ends in the middle of a long document; the next one goes on there."""
 EMBED_AT_ONCE = 32
 """Texts between two looks at whether somebody's upload waits."""
 PATIENCE = 1.0
@@ -37,8 +40,9 @@ SMOOTHING = 0.3
 log = logging.getLogger(__name__)
 
 
-class _Lost(Exception):
-    """The generation is no longer ours to fill: paused, promoted, retired, or another worker's."""
+class _Over(Exception):
+    """The turn is over: others wait, or the generation is no longer ours to fill (paused, promoted, retired, another
+    worker's)."""
 
 
 class Backfill:
@@ -72,7 +76,7 @@ class Backfill:
         self._served[generation.id] = time.monotonic()
         try:
             self._fill(generation)
-        except (_Lost, Stopped):
+        except (_Over, Stopped):
             pass
         except TryLater as error:
             self._wait(generation, error)
@@ -103,12 +107,12 @@ class Backfill:
         return True
 
     def _next(self) -> Generation | None:
-        """Whose turn it is: those that follow before those that are built, as they lack little."""
+        """Whose turn it is: the one that had none for longest."""
         with self._backend.database.read() as connection:
             lacking = generations.lacking(connection, self._worker())
         now = time.monotonic()
         lacking = [found for found in lacking if self._waits.get(found.id, (0.0, 0.0))[0] <= now]
-        return min(lacking, key=lambda g: (g.state == "building", self._served.get(g.id, 0.0)), default=None)
+        return min(lacking, key=lambda found: self._served.get(found.id, 0.0), default=None)
 
     def _fill(self, generation: Generation) -> None:
         worker, began = self._worker(), time.monotonic()
@@ -116,7 +120,7 @@ class Backfill:
             with self._backend.database.write(shared=True) as connection:
                 taken = generations.take(connection, generation, worker)
             if taken is None:
-                raise _Lost
+                raise _Over
             generation = taken
         if is_remote(generation) and generation.filled_through == 0:
             # It may hold what it was given before it failed, and was not told to forget since.
@@ -128,19 +132,32 @@ class Backfill:
         rate = self._rate(generation, stretch, time.monotonic() - began)
         with self._backend.database.write(shared=True) as connection:
             if not generations.advance(connection, generation, worker, stretch, rate):
-                raise _Lost
+                raise _Over
 
     def _make(self, generation: Generation, worker: int, stretch: Stretch) -> None:
         def require_held(connection: Connection, _made: Made) -> None:
             if not generations.is_held(connection, generation, worker):
-                raise _Lost
+                raise _Over
 
         embedder = self._backend.embedder(generation)
-        manner = Manner(self._give_way, require_held, EMBED_AT_ONCE, generation.id not in self._in_order)
+        manner = Manner(self._borders(), require_held, EMBED_AT_ONCE, generation.id not in self._in_order)
         split_missing(self._backend, generation, embedder, stretch.version_ids, manner)
         if embed_missing(self._backend, generation, embedder, stretch.version_ids, manner):
             self._in_order.add(generation.id)
         indexing.write_versions(self._backend, generation, stretch.version_ids, coming=False)
+
+    def _borders(self) -> Callable[[], None]:
+        """What is done between two pieces of a step: uploads go first; and a step that is long goes on later, once it
+        has done something."""
+        over = time.monotonic() + TURN_SECONDS
+        pieces = itertools.count()
+
+        def border() -> None:
+            if next(pieces) and time.monotonic() > over:
+                raise _Over
+            self._give_way()
+
+        return border
 
     def _give_way(self) -> None:
         """Let uploads go first, for a while."""

@@ -37,7 +37,8 @@ def show_generation(call: Call, store: str, generation: str) -> None:
     for event in found["events"] or ():
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["created_at"]))
         by = "by itself" if event["by"] is None else f"by {event['by'] or 'the operator'}"
-        detail = "".join(f"; {name.replace('_', ' ')}: {value}" for name, value in event["detail"].items())
+        said = {name.replace("_", " "): value for name, value in event["detail"].items() if value}
+        detail = "".join(f"; {name}: {value}" for name, value in said.items())
         print_text(f"  {when} {event['event'].replace('_', ' ')} {by}{detail}")
 
 

@@ -25,6 +25,7 @@ PAGES = (
     "answering",
     "concepts",
     "configuration",
+    "generations",
     "access",
     "evaluation",
     "formats",
@@ -90,6 +91,24 @@ def test_getting_started_works_as_written(tmp_path: Path) -> None:
                 assert '"grounded":true' in said.replace(" ", "")
     finally:
         server.kill()
+
+
+def test_a_swap_works_as_written(tmp_path: Path) -> None:
+    server = Server(tmp_path / "data", free_port())
+    server.start()
+    environment = surroundings(server, tmp_path)
+    try:
+        said = [run(example, tmp_path, environment, seconds=60) for example in examples("generations", "sh")]
+    finally:
+        server.kill()
+    candidate = (tmp_path / "candidate.id").read_text().strip()
+    assert candidate.startswith("gen_")
+    assert "live" in said[0]
+    assert f"{candidate}: ready; toy-256" in said[1]
+    assert said[2].count("four weeks") == 2
+    assert f"{candidate}: live; toy-256" in said[3]
+    assert "live; toy-384" in said[3]
+    assert f"{candidate}: retired" in said[4]
 
 
 def test_access_works_as_written(tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ from tests.campaigns.kills import Server, free_port
 STORE = "swapped"
 OLD, NEW = "toy-256", "toy-384"
 HITS = 10
+LEAST = 10
+"""Questions between two events, at least."""
 LATEST = 1.0
 """Seconds that a promotion may take."""
 NEAR = 2e-5
@@ -159,6 +161,7 @@ class Searches:
     faults: list[str] = field(default_factory=list)
     answers: dict[str, int] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
+    asked: int = 0
     shadow: str | None = None
     """A generation that every fifth question names, once it is ready."""
 
@@ -172,6 +175,15 @@ class Searches:
     def join(self) -> None:
         for thread in self._threads:
             thread.join(60)
+
+    def go_on(self, seconds: float) -> None:
+        """Let so much time pass, and a few questions be asked and answered of every kind that there may be."""
+        until, asked = time.monotonic() + seconds, self.asked
+        while (
+            time.monotonic() < until or self.asked < asked + LEAST or (self.shadow and not self.answers.get("shadow"))
+        ):
+            time.sleep(0.02)
+            assert time.monotonic() < until + 60, "nothing is answered"
 
     def _run(self, number: int) -> None:
         chance = random.Random(number)
@@ -191,6 +203,7 @@ class Searches:
         if named:
             body["generation"] = named
         began, outages = time.monotonic(), self.stage.outages
+        self.asked += 1
         answer = self.stage.ask(http, "POST", f"/v1/vector_stores/{STORE}/search", json=body)
         ended = time.monotonic()
         if answer.status_code != 200:
@@ -282,9 +295,10 @@ class Churn:
 
 
 def campaign(
-    *, chunks: int, searches: float, changes: float, seed: int, between: float, kill: bool, data: Path
+    *, chunks: int, searches: float, changes: float, seed: int, between: float, kill: bool, anew: bool, data: Path
 ) -> dict[str, Any]:
-    """Run it and return the record. Raises AssertionError where a promise was broken."""
+    """Run it and return the record; without `anew` the ten best hits are not compared. Raises AssertionError where a
+    promise was broken."""
     corpus = Corpus.made(chunks, seed)
     server = Server(data, free_port())
     server.start()
@@ -297,17 +311,17 @@ def campaign(
             before = _dense(http, corpus), _best(http, corpus)
             search.start()
             churn.start()
-            time.sleep(between)
+            search.go_on(between)
             made = _call(stage, http, "POST", "/generations", json={"embedder": NEW})
             died_at = _kill(server, stage, http, made["id"]) if kill else None
             built = _ready(stage, http, made["id"])
             search.shadow = made["id"]
-            time.sleep(between)
+            search.go_on(between)
             promotion = _flip(stage, http, NEW, f"/generations/{made['id']}/promote")
-            time.sleep(between)
+            search.go_on(between)
             search.shadow = None  # it goes on as a standby, but the one that is named is not what is asked here
             rollback = _flip(stage, http, OLD, "/rollback")
-            time.sleep(between)
+            search.go_on(between)
             unchanged = _dense(http, corpus)
             stage.stop.set()
             search.join()
@@ -318,11 +332,7 @@ def campaign(
             under_way = _best(http, corpus)
             standby = _ready(stage, http, made["id"], "standby")
         # What was removed weighs in the rarity of words until the index is merged or made anew.
-        server.kill(signal.SIGTERM)
-        shutil.rmtree(data / "views")
-        server.start()
-        with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as http:
-            after = _best(http, corpus)
+        after = _anew(server, corpus) if anew else before[1]
     finally:
         stage.stop.set()
         server.kill(signal.SIGKILL)
@@ -399,6 +409,15 @@ def _best(http: httpx.Client, corpus: Corpus) -> dict[str, list[str]]:
     return found
 
 
+def _anew(server: Server, corpus: Corpus) -> dict[str, list[str]]:
+    """The best hits of indexes that are made anew."""
+    server.kill(signal.SIGTERM)
+    shutil.rmtree(server.data / "views")
+    server.start()
+    with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as http:
+        return _best(http, corpus)
+
+
 def _call(stage: Stage, http: httpx.Client, method: str, path: str, **given: Any) -> Any:
     answer = stage.ask(http, method, f"/v1/vector_stores/{STORE}{path}", **given)
     assert answer.status_code == 200, answer.text
@@ -465,6 +484,7 @@ def main() -> None:
             seed=chosen.seed,
             between=chosen.between,
             kill=True,
+            anew=True,
             data=Path(folder) / "data",
         )
     print(json.dumps(record, indent=1))

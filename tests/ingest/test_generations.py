@@ -30,6 +30,7 @@ from rag.embedders.toy import ToyEmbedder
 from rag.evaluation.gate import Verdict
 from tests.backends import open_backend, toy_settings
 from tests.ingest.by_hand import ByHand, by_hand
+from tests.ingest.test_runner import wait_for
 
 LONG = "The heron stands in the reeds and waits for fish. " * 40
 STATIC = {"type": "static", "static": {"max_chunk_size_tokens": 100, "chunk_overlap_tokens": 20}}
@@ -671,3 +672,48 @@ def test_generations_of_one_store_at_work_at_once(small: ByHand) -> None:
     assert [small.now(one).state for one in several] == ["ready"] * 3
     assert not any(small.lacking(one) for one in several)
     assert {one.state for one in _all(small)} <= set(FOLLOWING)
+
+
+def test_a_long_document_is_filled_in_several_turns(small: ByHand, monkeypatch: pytest.MonkeyPatch) -> None:
+    small.put("long.txt", " ".join(f"Sentence {number} about terns." for number in range(1_500)))
+    new = small.candidate(embedder="toy-384", chunking=STATIC)
+    monkeypatch.setattr(backfill, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(backfill, "EMBED_AT_ONCE", 8)
+    assert small.fill() > 10
+    assert small.now(new).state == "ready"
+    assert small.lacking(new) == []
+
+
+def test_uploads_go_first_but_not_for_ever(small: ByHand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backfill, "PATIENCE", 0.2)
+    new = small.candidate(embedder="toy-384")
+    with small.pipeline._embedding:  # as while a batch is embedded
+        began = time.monotonic()
+        small.fill()
+        assert time.monotonic() - began >= 0.2
+        assert small.now(new).state == "ready"
+
+
+def test_the_view_of_one_that_is_ready_is_open_before_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rag.views.WARM_EVERY", 0.02)
+    monkeypatch.setattr("rag.views.FOLLOW_EVERY", 0.02)
+    with by_hand(toy_settings(tmp_path)) as world:
+        world.put("a.txt", "A text about terns.")
+        views = world.backend.views
+        new = world.ready(embedder="toy-384")
+        time.sleep(0.1)
+        assert new.id not in views._views  # nobody asks this store anything
+        assert world.found("terns")
+        wait_for(lambda: new.id in views._views)
+        folder, snapshots = views._folder / str(new.id), tmp_path / "views" / "snapshots" / str(new.id)
+        view = views._views[new.id]
+        view._unsaved = 10**6
+        view.save_if_due()
+        assert folder.is_dir()
+        assert snapshots.is_dir()
+        generations.retire(world.backend, world.store, new.public_id)
+        wait_for(lambda: view.released and not folder.exists() and not snapshots.exists())
+        assert new.id not in views._views
+        assert world.found("terns")
