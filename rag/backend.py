@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
+from dataclasses import asdict
 from pathlib import Path
 from threading import Event, Lock
 
@@ -14,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes import require_keyword_index, require_vector_index
-from indexes.errors import ChangeRequest, TryLater, Unsupported
+from indexes.errors import ChangeRequest, RagError, TryLater, Unsupported
 from rag.access import Caller
 from rag.activity import Activity
 from rag.blobs import BlobStore, open_blobs, require_blobs
@@ -23,7 +25,7 @@ from rag.catalog import generations, stores
 from rag.catalog.database import Database, open_database
 from rag.catalog.engines import parse_url
 from rag.catalog.records import Generation, Place, Store
-from rag.embedders import Embedder, EmbedderRegistry
+from rag.embedders import Embedder, EmbedderRegistry, require_compared
 from rag.keys import Keys
 from rag.models.registry import EXTRACTIVE, ModelRegistry
 from rag.relevance import Calibration, calibrate
@@ -35,6 +37,8 @@ from rag.spaces import Space, require_same_space
 from rag.texts import Texts
 from rag.traces import TraceWriter
 from rag.views import View, Views
+
+log = logging.getLogger(__name__)
 
 PREPARING = 4
 """Questions that are searched and packed at once, in threads. More would not be faster, and each further one keeps the
@@ -106,6 +110,7 @@ class Backend:
         self.background_waiting = Event()
         """Set when something was left here for the work in the background, likewise."""
         self._spaces: dict[int, tuple[Space, Calibration]] = {}
+        self._builds: set[tuple[int, str]] = set()
         self._lock = Lock()
 
     def for_caller(self, caller: Caller) -> Backend:
@@ -125,11 +130,35 @@ class Backend:
     def embedder(self, generation: Generation) -> Embedder:
         """The embedder of a generation, proven to make vectors of its space.
 
-        Raises ChangeRequest (`space_mismatch`) when the alias now stands for another model.
+        Raises ChangeRequest (`space_mismatch`) when the alias now stands for another model, (`build_mismatch`) when
+        it is computed in another way that was not compared with the original.
         """
         embedder = self.embedders.open(generation.embedder)
         require_same_space(self.space(generation), embedder.space, f"The store's generation {generation.id}")
+        require_compared(generation.build, embedder)
+        if (generation.space_id, embedder.build) not in self._builds:
+            self._note_build(generation, embedder)
         return embedder
+
+    def _note_build(self, generation: Generation, embedder: Embedder) -> None:
+        """Have the catalog know the build. While it cannot be written to, that is left to a later process."""
+        space_id, build = generation.space_id, embedder.build
+        agreement = None if embedder.agreement is None else asdict(embedder.agreement)
+        with suppress(RagError):
+            with self.database.read() as connection:
+                known = stores.knows_build(connection, space_id, build)
+            if not known:
+                with self.database.write() as connection:
+                    known = not stores.note_build(connection, space_id, build, agreement)
+            if not known and build != generation.build:
+                log.info(
+                    "Vectors of %s, made as %s, are now made as %s: %s.",
+                    embedder.space.model,
+                    generation.build,
+                    build,
+                    embedder.agreement or "the original",
+                )
+        self._builds.add((space_id, build))
 
     def view(self, generation: Generation, place: Place | None = None) -> View:
         """The generation's view, as far as a place that was just read, or else as the catalog is now."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
@@ -17,6 +18,10 @@ from api.commands.call import FAILED, Call, open_client, settings_of
 from api.commands.output import print_json, print_table, print_text
 from indexes.errors import ChangeRequest, RagError, Unsupported
 from rag.settings import Settings, secret, settings_names, unknown_variables
+
+if TYPE_CHECKING:
+    from rag.embedders import EmbedderSpec
+    from rag.embedders.model_files import ResolvedModel
 
 PACKAGES = (
     "alembic",
@@ -30,6 +35,8 @@ PACKAGES = (
     "ir-measures",
     "langchain-text-splitters",
     "numpy",
+    "onnx",
+    "onnxruntime",
     "openai",
     "psycopg",
     "pydantic",
@@ -165,11 +172,25 @@ def _embedder(settings: Settings) -> Iterator[Check]:
         found = resolve_model(spec.model)
         where = f"{found.name} from the {found.source} {found.path}, SHA-256 {found.weights_sha256}"
         yield Check("embedder", name, True, where)
+        yield _build(spec, found)
     elif spec.provider == "openai":
         yield Check("embedder", name, True, f"{spec.model} at {spec.base_url or 'the provider'}")
         yield from _key("embedder", spec.api_key_env)
     else:
         yield Check("embedder", name, True, spec.model)
+
+
+def _build(spec: EmbedderSpec, found: ResolvedModel) -> Check:
+    from rag.embedders import compiled
+
+    order = compiled.order_of(spec, found)
+    if spec.build == "torch" or spec.device not in (None, "cpu"):
+        return Check("embedder", "build", None, f"computed by torch on {spec.device or 'the best device there is'}")
+    manifest = compiled.peek(order)
+    if manifest is None:
+        return Check("embedder", "build", None, f"{spec.build}: compiled at first use, into {compiled.cache_folder()}")
+    agreement = f", agreement with the original: {manifest.agreement}" if manifest.agreement else ""
+    return Check("embedder", "build", None if manifest.why else True, f"{manifest.build}{agreement}", manifest.why)
 
 
 def _rerankers(settings: Settings) -> Iterator[Check]:

@@ -12,7 +12,17 @@ from api.dependencies import OpenBackend, new_router, requires
 from api.schemas.common import ResponseModel
 from rag import listing
 
-PACKAGES = ("rag", "fastapi", "sqlalchemy", "dbos", "faiss-cpu", "tantivy", "sentence-transformers", "torch")
+PACKAGES = (
+    "rag",
+    "fastapi",
+    "sqlalchemy",
+    "dbos",
+    "faiss-cpu",
+    "tantivy",
+    "onnxruntime",
+    "sentence-transformers",
+    "torch",
+)
 
 router = new_router(tags=["health"])
 

@@ -63,6 +63,17 @@ spaces = _table(
     sa.Column("calibration", Json),
 )
 
+encoder_builds = _table(
+    "encoder_builds",
+    _id(),
+    sa.Column("space_id", Id, sa.ForeignKey("spaces.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("build", sa.Text, nullable=False),
+    sa.Column("agreement", Json),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("space_id", "build"),
+)
+"""How a space's vectors were ever computed here, and how far each build was found to agree with the original."""
+
 stores = _table(
     "stores",
     _id(),

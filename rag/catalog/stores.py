@@ -299,6 +299,22 @@ def find_space(connection: Connection, space: Space) -> int | None:
     return connection.execute(query).scalar()
 
 
+def knows_build(connection: Connection, space_id: int, build: str) -> bool:
+    """Whether a space's vectors were ever computed in this way here."""
+    builds = schema.encoder_builds.c
+    query = sa.select(builds.id).where(builds.space_id == space_id, builds.build == build)
+    return connection.execute(query).first() is not None
+
+
+def note_build(connection: Connection, space_id: int, build: str, agreement: Mapping[str, Any] | None) -> bool:
+    """Note how a space's vectors are computed. False when that was known."""
+    if knows_build(connection, space_id, build):
+        return False
+    values = {"space_id": space_id, "build": build, "agreement": agreement, "created_at": int(time.time())}
+    connection.execute(sa.insert(schema.encoder_builds).values(values))
+    return True
+
+
 def get_space(connection: Connection, space_id: int) -> tuple[Space, dict[str, Any] | None]:
     """A space and its calibration."""
     row = connection.execute(sa.select(schema.spaces).where(schema.spaces.c.id == space_id)).one()

@@ -61,6 +61,9 @@ EMBEDDERS = {
 
 ENTRY_POINTS = "rag.embedders"
 
+ORIGINAL = "torch-fp32"
+"""The build that others of a model are compared with."""
+
 _Count = Annotated[int, Interval(ge=1, le=10_000_000)]
 _Name = Annotated[str, MinLen(1)]
 
@@ -141,6 +144,21 @@ def too_long(model: str, tokens: int, limit: int) -> ChangeRequest:
         f"A text of {tokens} tokens is over the limit of the embedder {model!r}, which reads {limit}. "
         f"Shorten or split the text: nothing is cut off silently.",
         code="text_too_long",
+    )
+
+
+def require_compared(build: str, embedder: Embedder) -> None:
+    """Raise ChangeRequest (`build_mismatch`) unless the embedder's vectors may stand beside those of another build.
+
+    They may where the embedder is the original or was found to agree with it: whatever made the others was, too.
+    """
+    if embedder.build in (build, ORIGINAL) or embedder.agreement is not None:
+        return
+    raise ChangeRequest(
+        f"Vectors of the model {embedder.space.model!r} were made as {build!r}, and this embedder makes them as "
+        f"{embedder.build!r}, which was not compared with the original. Use the one that made them.",
+        code="build_mismatch",
+        param="embedder",
     )
 
 

@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -121,12 +121,8 @@ def obtain(order: Order, path: Path) -> tuple[Manifest, Mapping[str, bytes]] | N
     """
     folder = cache_folder() / "encoders" / order.key
     try:
-        return read(folder)
-    except Damaged:
-        pass  # said below, by the process that mends it
-    except FileNotFoundError:
-        pass
-    try:
+        with suppress(FileNotFoundError, Damaged):  # the process that mends it says so
+            return read(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
             return _read_or_compile(order, path, folder)

@@ -13,7 +13,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from rag.embedders import agreement, compiled, exporting
+from rag.embedders import ORIGINAL, agreement, compiled, exporting
 from rag.embedders.agreement import FLOORS, Agreement, Samples
 from rag.embedders.compiled import MODEL, TOKENIZER, Manifest, Order
 from rag.embedders.model_files import ResolvedModel
@@ -35,7 +35,7 @@ def compile_model(order: Order, path: Path, folder: Path) -> Manifest:
     """
     resolved = ResolvedModel(order.model, path, "folder", order.weights_sha256)
     original = TorchEncoder(resolved, pooling=order.pooling, device="cpu", attention="eager")
-    manifest = Manifest("torch-fp32", "", None, original.facts, {})
+    manifest = Manifest(ORIGINAL, "", None, original.facts, {})
     try:
         manifest = _best(order, original, folder, manifest)
     except Exception as error:  # noqa: BLE001 - whatever an exporter raises, the original is still there

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.errors import ChangeRequest, RagError, Unsupported
+from rag.embedders import ORIGINAL
 from rag.embedders.encoder import ModelFacts, unlimited
 from rag.embedders.model_files import ResolvedModel
 
@@ -31,7 +32,7 @@ class TorchEncoder:
     ingestion waits for one batch, never for all of them.
     """
 
-    build = "torch-fp32"
+    build = ORIGINAL
 
     def __init__(
         self,

@@ -17,6 +17,12 @@ import pytest
 from typer.testing import CliRunner
 
 from api.cli import app
+from api.commands import doctor
+from rag.embedders import EmbedderRegistry, compiled
+from rag.embedders.agreement import Agreement
+from rag.embedders.encoder import ModelFacts
+from rag.embedders.model_files import resolve_model
+from rag.settings import Settings, load_settings
 from tests.postgres import PASSWORD
 from tests.s3 import SECRET, make_bucket
 
@@ -26,7 +32,7 @@ HEAVY = ("torch", "numpy", "sqlalchemy", "fastapi", "uvicorn", "httpx", "pydanti
 
 
 def environment(data, **more):
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAG_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAG_") or name == "RAG_CACHE"}
     return kept | {"PYTHONPATH": str(ROOT), "RAG_EMBEDDER": "toy-384", "RAG_DATA": str(data)} | more
 
 
@@ -458,6 +464,29 @@ def test_doctor_tells_where_settings_come_from_and_no_secrets(tmp_path, monkeypa
     assert checks["settings", "retrieval.reranker"]["ok"] is True
     assert checks["tokenizers", "o200k_base"]["found"] == "exact"
     assert ("sandbox", "network") in checks
+
+
+def test_doctor_tells_how_vectors_are_computed_and_how_well(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAG_CACHE", str(tmp_path))
+    settings = load_settings(environment={})
+    assert f"compiled at first use, into {tmp_path}" in build_told(settings).found
+    spec = EmbedderRegistry({}).spec("default")
+    order = compiled.order_of(spec, resolve_model(spec.model))
+    folder = tmp_path / "encoders" / order.key
+    folder.mkdir(parents=True)
+    facts = ModelFacts(384, "mean", "", "", 256, 512)
+    compiled.write(folder, compiled.Manifest("onnx-int8", "", Agreement(0.997, 0.98, 0.95), facts, {}))
+    told = build_told(settings)
+    assert told.ok is True
+    assert told.found.startswith("onnx-int8, agreement with the original: cosine 0.99700 in the mean and 0.98000")
+    compiled.write(folder, compiled.Manifest("torch-fp32", "it cannot be compiled (so far)", None, facts, {}))
+    assert (build_told(settings).ok, build_told(settings).advice) == (None, "it cannot be compiled (so far)")
+    tables = {"default": {"provider": "sentence-transformers", "model": spec.model, "device": "cuda"}}
+    assert "by torch on cuda" in build_told(Settings(embedders=tables)).found
+
+
+def build_told(settings):
+    return next(check for check in doctor._embedder(settings) if check.name == "build")
 
 
 def test_doctor_tells_of_settings_that_name_nothing_and_of_variables_that_are_no_settings(tmp_path):

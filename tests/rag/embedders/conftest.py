@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,17 +17,14 @@ def compile_here(order: compiled.Order, path: Path, aside: Path) -> bool:
     return True
 
 
-@contextmanager
-def compiling_here(cache: Path) -> Iterator[Path]:
-    """Compile in this process, into this cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAG_CACHE", str(cache))
-        patch.setattr(compiled, "_compile", compile_here)
-        yield cache / "encoders"
+def compiling_here(patch: pytest.MonkeyPatch, cache: Path) -> Path:
+    """Compile in this process, into this cache. Returns the folder of compiled models."""
+    patch.setenv("RAG_CACHE", str(cache))
+    patch.setattr(compiled, "_compile", compile_here)
+    return cache / "encoders"
 
 
 @pytest.fixture
-def encoders(tmp_path: Path) -> Iterator[Path]:
+def encoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of compiled models, empty at first."""
-    with compiling_here(tmp_path / "cache") as folder:
-        yield folder
+    return compiling_here(monkeypatch, tmp_path / "cache")

@@ -112,7 +112,7 @@ class Subjects:
         return self._bert("mean", build="onnx-fp32", pooling="mean", threads=2)
 
     def _small_rounded(self) -> Subject:
-        """Its truth is the rounded graph, one text at a time; that it is near the original is tested apart."""
+        """Its truth is the rounded graph, one text at a time; how near the original that is, is tested apart."""
         subject = self._bert("cls", spread=0.2, build="onnx-int8")
         embedder = subject.open()
         assert embedder.build == "onnx-int8"
@@ -158,8 +158,8 @@ class Subjects:
 @pytest.fixture(scope="module")
 def subjects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subjects]:
     folder = tmp_path_factory.mktemp("models")
-    with one_thread(), compiling_here(folder / "cache") as encoders, FakeOpenAI() as server, ExitStack() as stack:
-        yield Subjects(folder, encoders, server, stack)
+    with one_thread(), pytest.MonkeyPatch.context() as patch, FakeOpenAI() as server, ExitStack() as stack:
+        yield Subjects(folder, compiling_here(patch, folder / "cache"), server, stack)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from indexes.errors import ChangeRequest, Unsupported
-from rag.embedders import BUILT_IN, EMBEDDERS, EmbedderRegistry, EmbedderSpec, open_embedder, parse_embedder
+from rag.embedders import (
+    BUILT_IN,
+    EMBEDDERS,
+    EmbedderRegistry,
+    EmbedderSpec,
+    open_embedder,
+    parse_embedder,
+    require_compared,
+)
 from rag.spaces import require_same_space
 
 
@@ -95,3 +103,11 @@ def test_two_toys_of_one_width_are_two_spaces():
     texts = ["the runner crosses the finish line", "a completely different matter"]
     across = np.sum(one.embed_documents(texts) * other.embed_documents(texts), axis=1)
     assert np.abs(across).max() < 0.4
+
+
+def test_a_build_that_was_not_compared_with_the_original_stands_beside_no_other():
+    embedder = EmbedderRegistry({}).open("toy-256")
+    require_compared("toy", embedder)
+    with pytest.raises(ChangeRequest, match="'another'") as caught:
+        require_compared("another", embedder)
+    assert caught.value.code == "build_mismatch"

@@ -1,5 +1,6 @@
 """The local embedder against the library it wraps, and against models made in the test."""
 
+import asyncio
 import logging
 import shutil
 import subprocess
@@ -8,11 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from indexes.errors import ChangeRequest
+from ingest import intake
+from rag.backend import Backend
+from rag.catalog import schema
 from rag.embedders import EmbedderRegistry, open_embedder, parse_embedder
 from rag.embedders import sentence_transformers as ours
 from rag.embedders.model_files import PACKAGED_SHA256
+from rag.settings import Settings
 from rag.tokenizers import plain
 from tests.contracts.embedder import UGLY
 from tests.small_bert import build_bert
@@ -186,3 +192,32 @@ def test_a_model_that_cannot_be_exported_is_computed_by_torch(tmp_path, encoders
 def test_settings_that_cannot_be_together_are_refused():
     with pytest.raises(ChangeRequest, match="onnx-int8 computes on the processor"):
         parse_embedder("x", {**TABLE, "build": "onnx-int8", "device": "cuda"})
+
+
+def open_store(data, path, build, caplog):
+    """What is logged when a store is opened whose vectors are now computed like this, and what the catalog knows."""
+    tables = {"tiny": {"provider": "sentence-transformers", "model": str(path), "build": build}}
+    backend = Backend(Settings(data=data, embedders=tables, embedder="tiny"))
+    try:
+        store = intake.create_store(backend, "kitchen", only_if_absent=True)
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "rag.backend"):
+            embedder = backend.embedder(backend.live_generation(store))
+        with backend.database.read() as connection:
+            rows = connection.execute(sa.select(schema.encoder_builds).order_by(schema.encoder_builds.c.id)).all()
+        return embedder, [line for line in caplog.messages if "are now made as" in line], rows
+    finally:
+        asyncio.run(backend.close())
+
+
+def test_a_store_of_another_build_goes_on_and_the_change_is_noted_once(tiny, encoders, tmp_path, caplog):
+    made, said, rows = open_store(tmp_path, tiny[0], "torch", caplog)
+    assert (said, [(row.build, row.agreement) for row in rows]) == ([], [("torch-fp32", None)])
+    for expected in (1, 0):
+        serving, said, rows = open_store(tmp_path, tiny[0], "onnx-fp32", caplog)
+        assert serving.space == made.space
+        assert len(said) == expected
+        assert [row.build for row in rows] == ["torch-fp32", "onnx-fp32"]
+        assert rows[1].agreement["cosine_min"] > 0.9999
+    back, said, rows = open_store(tmp_path, tiny[0], "torch", caplog)
+    assert (back.build, said, len(rows)) == ("torch-fp32", [], 2)
