@@ -75,6 +75,12 @@ LAST_OF = ("/v1/files/{file_id}", "/v1/vector_stores/{vector_store_id}")
 """Where a DELETE takes a thing away for good."""
 
 
+@schemathesis.serializer("application/jsonl")
+def json_lines(_: schemathesis.SerializationContext, value: Any) -> bytes:
+    """A body of JSON lines, which is a text in the schema."""
+    return value if isinstance(value, bytes) else (value if isinstance(value, str) else json.dumps(value)).encode()
+
+
 @schemathesis.hook
 def before_call(_context: schemathesis.HookContext, case: schemathesis.Case, _kwargs: dict[str, Any]) -> None:
     """Let examples name what is there, and let nothing delete that: what is then refused would tell nothing."""
