@@ -138,8 +138,9 @@ def run(
         asked: list[_Asked] = []
         for done, question in enumerate(questions, 1):
             asked += _prepared(plan, ways, tellers, question)
-            if answering is not None and (done % BLOCK == 0 or done == len(questions)):
-                answering.ask_all(asked)
+            if done % BLOCK == 0 or done == len(questions):
+                if answering is not None:
+                    answering.ask_all(asked)
                 asked = []
             progress(done, len(questions))
     return [teller.outcome() for teller in tellers]
