@@ -99,7 +99,7 @@ def step(backend: Backend, worker: int, stopping: Callable[[], bool] = lambda: F
         end = _failure(evaluation, error)
     with backend.database.write() as connection:
         evaluations.advance(connection, evaluation, **end)
-    return end["state"] != "queued"
+    return not stopping()
 
 
 class _Stopped(Exception):

@@ -49,8 +49,8 @@ def text_of(number: int) -> str:
 
 
 def fill(settings: Settings, documents: int = 12) -> None:
-    """A store with documents in every state: completed, replaced, deleted, failed, waiting; with questions to ask it and
-    an evaluation that waits."""
+    """A store with documents in every state, completed, replaced, deleted, failed and waiting, and an evaluation that
+    waits."""
     with open_backend(settings) as backend:
         store = intake.create_store(backend, "houses")
         for number in range(documents):
