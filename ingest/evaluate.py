@@ -138,8 +138,9 @@ def run(
         asked: list[_Asked] = []
         for done, question in enumerate(questions, 1):
             asked += _prepared(plan, ways, tellers, question)
-            if answering is not None and (done % BLOCK == 0 or done == len(questions)):
-                answering.ask_all(asked)
+            if done % BLOCK == 0 or done == len(questions):
+                if answering is not None:
+                    answering.ask_all(asked)
                 asked = []
             progress(done, len(questions))
     return [teller.outcome() for teller in tellers]
@@ -182,9 +183,6 @@ class _Way:
         self.embedded: list[int] = []
         self._options = options
         self._limit = options.limit or (backend.settings.context.candidates if plan.contexts else None)
-        self._dense = (options.mode or backend.settings.retrieval.mode) != "keyword"
-        ((_, generation, _),) = backend.generations_for([store], options.generation)
-        self._tokenizer = backend.embedder(generation).tokenizer if self._dense else None
         retrieve(self.backend, [store], "Warm up: open the view, load the model.", options)
 
     def ask(self, question: Question) -> Retrieval:
@@ -197,12 +195,18 @@ class _Way:
         spent = time.perf_counter() - started
         self.milliseconds["retrieval"].append(spent * 1000)
         self.milliseconds["retrieval_beyond_embedding"].append((spent - found.timings.get("embed", 0.0)) * 1000)
-        self.embedded.append(self._tokenizer.count(question.text[:QUERY_LIMIT]) if self._tokenizer else 0)
+        self.embedded.append(self._tokens_embedded(question, found))
         chunks = _ranked(self.backend, self.store, question.text, self._options, DOCUMENTS)
         self.rankings[question.id] = list(dict.fromkeys(document for document, _, _ in chunks))[:DOCUMENTS]
         if wanted := self.judged[question.id].spans:
             _note(self.values, question, spans.overlap(wanted, spans.within(chunks)))
         return found
+
+    def _tokens_embedded(self, question: Question, found: Retrieval) -> int:
+        if all(candidate.dense is None for candidate in found.candidates):
+            return 0
+        tokenizer = self.backend.embedder(found.generations[0]).tokenizer
+        return tokenizer.count(question.text[:QUERY_LIMIT])
 
     def rank_values(self, measures: Sequence[str]) -> Values:
         """The measures of the ranking, by question."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from indexes.errors import ChangeRequest, RagError, TryLater
+from indexes.errors import ChangeRequest, NotThere, RagError, TryLater
 from ingest.arms import Arm, EvaluationRequest
 from ingest.evaluate import Plan, Result, result_of, run
 from rag import question_sets
@@ -35,20 +35,21 @@ log = logging.getLogger(__name__)
 def submit(backend: Backend, request: EvaluationRequest) -> Evaluation:
     """Queue an evaluation. Raises NotThere, ChangeRequest or Unsupported for whatever it names that is not there, and
     ChangeRequest (`empty_question_set`) where the split holds no question."""
-    asked = list(_stores_of(backend, request))
-    stores = [store for _, store in asked]
-    arms = [arm.model_copy(update={"generation": _generation_of(backend, arm, store)}) for arm, store in asked]
+    store = backend.find_store(request.vector_store_id)
+    over = list(_stores_of(backend, request))
     question_set = question_sets.find(backend, request.question_set)
     total = len(_questions(backend, question_set, request))
     measure({}, {}, request.measures)
     folders = [backend.settings.prompts] if backend.settings.prompts else []
-    for arm in request.arms:
+    for arm, _ in over:
         load_prompt(arm.prompt or backend.models.get(arm.model).prompt, folders)
-    # The version that is the newest one now, and the generations that are live, whatever comes until it is carried out.
-    fixed = request.model_copy(update={"question_set": question_set.public_id, "arms": arms})
+    # What the names stand for now, and the generations that are live, whatever comes until it is carried out.
+    arms = [_as_it_is_now(backend, arm, one) for arm, one in over]
+    named = {"question_set": question_set.public_id, "vector_store_id": store.public_id, "arms": arms}
+    fixed = request.model_copy(update=named)
     with backend.database.write() as connection:
         return evaluations.add_evaluation(
-            connection, backend.caller.tenant, [store.id for store in stores], fixed.model_dump(), total
+            connection, backend.caller.tenant, [one.id for _, one in over], fixed.model_dump(), total
         )
 
 
@@ -73,7 +74,7 @@ def delete(backend: Backend, public_id: str) -> Evaluation:
 
 
 def step(backend: Backend, worker: int, stopping: Callable[[], bool] = lambda: False) -> bool:
-    """Carry out the evaluation that has waited longest. False when none waits.
+    """Carry out the evaluation that has waited longest. False when none waits, or `stopping` says so.
 
     One that is interrupted is begun anew by whoever comes next: always where `stopping` said so, a few times after a
     crash. (A worker does one at a time, so what it still has was interrupted.) One that was deleted or taken over
@@ -98,7 +99,7 @@ def step(backend: Backend, worker: int, stopping: Callable[[], bool] = lambda: F
         end = _failure(evaluation, error)
     with backend.database.write() as connection:
         evaluations.advance(connection, evaluation, **end)
-    return True
+    return not stopping()
 
 
 class _Stopped(Exception):
@@ -129,8 +130,16 @@ def _carry_out(backend: Backend, evaluation: Evaluation, stopping: Callable[[], 
 
     plan = Plan(request.measures, answers=request.answers)
     outcomes = run(backend, questions, list(_stores_of(backend, request)), plan, progress)
-    names = None, question_set.name, f"{question_set.name}@{question_set.version}", question_set.public_id
-    return result_of(backend, questions, outcomes, gated=backend.settings.gate.question_set in names)
+    return result_of(backend, questions, outcomes, gated=_is_the_gates(backend, question_set))
+
+
+def _is_the_gates(backend: Backend, question_set: QuestionSet) -> bool:
+    """Whether the gate goes by these questions: it names none, or this version."""
+    name = backend.settings.gate.question_set
+    try:
+        return name is None or question_sets.find(backend, name) == question_set
+    except NotThere:
+        return False
 
 
 def _failure(evaluation: Evaluation, error: Exception) -> dict[str, Any]:
@@ -146,10 +155,10 @@ def _stores_of(backend: Backend, request: EvaluationRequest) -> Iterator[tuple[A
         yield arm, backend.find_store(arm.vector_store_id or request.vector_store_id)
 
 
-def _generation_of(backend: Backend, arm: Arm, store: Store) -> str:
+def _as_it_is_now(backend: Backend, arm: Arm, store: Store) -> Arm:
     """Raises NotThere, and ChangeRequest (`generation_not_searchable`)."""
     ((_, generation, _),) = backend.generations_for([store], arm.generation)
-    return generation.public_id
+    return arm.model_copy(update={"vector_store_id": store.public_id, "generation": generation.public_id})
 
 
 def _questions(backend: Backend, question_set: QuestionSet, request: EvaluationRequest) -> list[Question]:

@@ -19,7 +19,9 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from indexes.errors import ChangeRequest, NotThere, RagError, TryLater
-from ingest import intake, move
+from ingest import evaluations, intake, move
+from ingest.arms import EvaluationRequest
+from rag import question_sets
 from rag.access import Caller
 from rag.blobs import StoredBlob, read_blob
 from rag.blobs.folder import BlobFolder
@@ -47,7 +49,8 @@ def text_of(number: int) -> str:
 
 
 def fill(settings: Settings, documents: int = 12) -> None:
-    """A store with documents in every state: completed, replaced, deleted, failed, waiting."""
+    """A store with documents in every state, completed, replaced, deleted, failed and waiting, and an evaluation that
+    waits."""
     with open_backend(settings) as backend:
         store = intake.create_store(backend, "houses")
         for number in range(documents):
@@ -59,6 +62,9 @@ def fill(settings: Settings, documents: int = 12) -> None:
         intake.delete_documents(backend, [all_documents(backend, store)[f"{documents - 1}.md"]])
     with open_backend(settings, jobs=False) as backend:
         add_text(backend, backend.find_store("houses"), "waiting.md", text_of(102))
+        question_sets.create(backend, "about houses", ['{"question": "Ä?", "labels": [{"document": "2.md"}]}'])
+        told = {"vector_store_id": "houses", "question_set": "about houses", "arms": [{"name": "a"}]}
+        evaluations.submit(backend, EvaluationRequest.model_validate(told))
 
 
 @pytest.fixture(scope="module")
