@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 from starlette.datastructures import Headers, State
 
-from indexes.errors import ChangeRequest
+from indexes.errors import ChangeRequest, TryLater
 from rag.access import Caller
 from rag.catalog.keys import Key
 from rag.keys import PREFIX, Keys, caller_of, on_behalf
@@ -48,6 +48,17 @@ class Doorkeeper:
             return self._claimed(headers, self._operator, may_delegate=False)
         key = await self._key(token, app.backend.keys)
         return self._claimed(headers, caller_of(key), may_delegate=key.may_delegate)
+
+    async def holds(self, headers: Headers, app: State) -> bool:
+        """Whether the key that came with these headers is still good; where that cannot be asked, it is."""
+        given = headers.getlist("authorization")
+        token = _token(given)
+        try:
+            return self._is_operator(given, token) or bool(await self._key(token, app.backend.keys))
+        except TryLater:
+            return True
+        except ChangeRequest:
+            return False
 
     def _is_operator(self, given: Sequence[str], token: str | None) -> bool:
         if self._bootstrap is None:

@@ -37,6 +37,8 @@ STATUS_OF_CODE = {
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 LONGEST_MESSAGE = 2_000
+LONGEST_PARAM = 256
+"""Characters of what an error repeats of a request, which may be as long as a body."""
 UNEXPECTED = ChangeRequest(
     "It failed unexpectedly. The log of the server says more; where there is none, run again with RAG_LOG_LEVEL=debug.",
     code="server_error",
@@ -66,8 +68,8 @@ def error_body(error: RagError, status: int | None = None) -> dict[str, Any]:
     """The JSON of an error."""
     status = status or status_of(error)
     kind = TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
-    message = error.message[:LONGEST_MESSAGE]
-    return {"error": {"message": message, "type": kind, "param": error.param, "code": error.code}}
+    message, param = error.message[:LONGEST_MESSAGE], error.param and error.param[:LONGEST_PARAM]
+    return {"error": {"message": message, "type": kind, "param": param, "code": error.code}}
 
 
 def error_response(error: RagError, status: int | None = None) -> Response:

@@ -10,6 +10,7 @@ import ipaddress
 import logging
 import re
 import secrets
+import time
 from collections.abc import Collection
 from contextlib import ExitStack
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ from api.authentication import Doorkeeper
 from api.errors import Refused, error_response, unexpected_response
 from api.limits import Limiter
 from indexes.errors import ChangeRequest, RagError, TryLater
+from rag.keys import FRESH_SECONDS
 from rag.settings import Settings
 
 OPEN_PATHS = ("/healthz", "/readyz")
@@ -144,7 +146,9 @@ class KnownCallers:
 
 class Access:
     """Knows who calls before anything of a body is read, and holds them to the limits of their key and to the time that
-    a request may take. Whether they may call a route is for the route to say (`api.dependencies.requires`)."""
+    a request may take. Whether they may call a route is for the route to say (`api.dependencies.requires`).
+
+    A stream breaks off when its time is over, and within a second or so when its key is good no more."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
@@ -168,14 +172,18 @@ class Access:
             await self._within_time(told, scope, receive, send)
 
     async def _within_time(self, told: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
-        """A handler that runs in a thread is not interrupted; its answer comes too late, then. A stream breaks off."""
-        started = False
+        """A handler that runs in a thread is not interrupted; its answer comes too late, then."""
+        started, checked = False, time.monotonic()
 
         async def send_told(message: Message) -> None:
-            nonlocal started
+            nonlocal started, checked
             if message["type"] == "http.response.start":
                 started = True
                 MutableHeaders(scope=message).update(told)
+            elif message.get("more_body") and time.monotonic() - checked > FRESH_SECONDS:
+                checked = time.monotonic()
+                if not await self._door.holds(Headers(scope=scope), scope["app"].state):
+                    limit.cancel()
             await send(message)
 
         with anyio.move_on_after(self._seconds) as limit:

@@ -22,6 +22,10 @@ HOSTED = "https://api.openai.com/v1"
 HOSTED_KEY = "OPENAI_API_KEY"
 """The hosted service's usual variable."""
 CONNECT_SECONDS = 10.0
+LONGEST_WAIT = 3600.0
+"""Seconds that a server's `Retry-After` is repeated with, at most."""
+REASONED = (400, 413, 422)
+"""Refusals whose reason is the request's own, so that the caller is told of it; what others say is for the log."""
 LONGEST_EXCERPT = 300
 """Characters of a server's own message that ours or the log repeats."""
 
@@ -107,8 +111,11 @@ class Provider:
             code = "rate_limit_exceeded" if status == 429 else "unavailable"
             wait = retry_after(error.response.headers.get("retry-after", ""))
             return TryLater(f"{self.who} answered with status {status}.", code=code, retry_after=wait)
-        message = f"{self.who} refused the request (status {status}){self._excerpt(error)}."
-        return ChangeRequest(message, code=refused)
+        told = self._excerpt(error)
+        if status not in REASONED:
+            log.warning("%s refused a request (status %d)%s", self.who, status, told)
+            told = ""
+        return ChangeRequest(f"{self.who} refused the request (status {status}){told}.", code=refused)
 
     def _key_advice(self) -> str:
         if self._variable is None:
@@ -127,7 +134,8 @@ class Provider:
 
 
 def retry_after(value: str) -> float | None:
-    """Seconds that a server's `Retry-After` asks to wait: a number or a date (RFC 9110, 10.2.3); None for neither."""
+    """Seconds that a server's `Retry-After` asks to wait, LONGEST_WAIT at most: a number or a date (RFC 9110, 10.2.3);
+    None for neither."""
     try:
         seconds = float(value)
     except ValueError:
@@ -135,7 +143,7 @@ def retry_after(value: str) -> float | None:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
         except (ValueError, OverflowError):
             return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
+    return min(max(seconds, 0.0), LONGEST_WAIT) if math.isfinite(seconds) else None
 
 
 def _own_message(error: Exception) -> str | None:

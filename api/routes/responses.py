@@ -216,10 +216,16 @@ def _prompt(backend: Backend, body: ResponseRequest) -> str | None:
 
 
 def _items(given: str | list[InputItem]) -> list[dict[str, Any]]:
-    """The input as items with ids, in the shape in which they are asked for again."""
+    """The input as items with ids, in the shape in which they are asked for again. An id is a cursor, so what comes
+    with one a second time gets another."""
     if isinstance(given, str):
         given = [InputItem(role="user", content=given)]
-    return [_item(item) for item in given]
+    taken: set[str | None] = set()
+    items = []
+    for item in given:
+        items.append(_item(item.model_copy(update={"id": None}) if item.id in taken else item))
+        taken.add(item.id)
+    return items
 
 
 def _item(item: InputItem) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class OpenAILLM:
                         yield delta
             finally:
                 await chunks.close()
-        except (OpenAIError, ValueError) as error:  # ValueError: a chunk that is not JSON
+        except (OpenAIError, ValueError, RecursionError) as error:  # the latter two: a chunk that is no JSON to be read
             raise self._provider.translated(error, refused="model_refused") from error
 
     async def close(self) -> None:
@@ -164,7 +164,7 @@ def _piece(chunk: Any) -> tuple[str, str | None]:
     if not isinstance(choices, list) or not choices:
         return "", None
     text, reason = _field(_field(choices[0], "delta"), "content"), _field(choices[0], "finish_reason")
-    return text if isinstance(text, str) else "", reason if isinstance(reason, str) and reason else None
+    return plain(text) if isinstance(text, str) else "", reason if isinstance(reason, str) and reason else None
 
 
 def _usage(chunk: Any) -> Usage | None:

@@ -95,6 +95,12 @@ def test_fields_of_any_type_are_refused_or_taken_never_fatal(http: httpx.Client,
     assert http.get("/readyz").status_code == 200
 
 
+def test_an_error_repeats_no_more_than_it_takes(http: httpx.Client, corpus: Corpus) -> None:
+    for body in ({"k" * 1_000_000: 1}, {"query": "lamp", "mode": "m" * 1_000_000}):
+        answer = http.post("/v1/vector_stores/help/search", json=body)
+        assert (answer.status_code, len(answer.content) < 4_000) == (400, True)
+
+
 def test_routes_that_are_not_there_are_told_in_the_same_shape(http: httpx.Client) -> None:
     for path in ("/", "/v2/files", "/v1/files/x/y/z", "/%2e%2e/etc/passwd", "/v1/%00"):
         refused(http.get(path), 404, "unknown_url")

@@ -49,7 +49,8 @@ def queue_of(server: RunningServer, model: str = "narrow") -> ModelQueue:
         (Events((f"<{SECRET}>",)), 503, "unavailable"),
         (Events(('{"error": {"message": "' + SECRET + '"}}',)), 503, "unavailable"),
         (Events(("[]", "17", '{"choices": 3}')), 503, "unavailable"),
-        (Status(404, "no such model"), 400, "model_refused"),
+        (Events(("[" * 100_000,)), 503, "unavailable"),
+        (Status(404, SECRET), 400, "model_refused"),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, int | str) else str(value),
 )
@@ -65,6 +66,19 @@ def test_a_fault_has_its_status_and_nothing_of_it_leaks(
     assert ("retry-after" in answer.headers) == (status != 400)
     assert time.monotonic() - began < 5
     assert (queue_of(server).busy, queue_of(server).waiting) == (0, 0)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_half_a_character_of_a_model_is_none(narrow: tuple[RunningServer, FakeOpenAI], door: str) -> None:
+    server, provider = narrow
+    for stream in (False, True):
+        provider.chat(Events((r'{"choices": [{"delta": {"content": "Two \ud83d hours."}}]}', "[DONE]")))
+        answer = httpx.post(
+            f"{server.url}{door}", json={**DOORS[door], "model": "narrow", "stream": stream}, timeout=30
+        )
+        assert answer.status_code == 200, answer.text
+        assert "Two \ufffd hours." in answer.text.replace("\\ufffd", "\ufffd")
+        assert "\\ud83d" not in answer.text
 
 
 @pytest.mark.parametrize("door", DOORS)

@@ -186,6 +186,18 @@ def test_what_is_sent_back_is_taken_back(http: httpx.Client, corpus: Corpus) -> 
     refused(http.get(f"{RESPONSES}/{second['id']}/input_items?after=none"), 400, "bad_cursor", "after")
 
 
+def test_items_that_come_with_one_id_are_listed_one_by_one(http: httpx.Client, corpus: Corpus) -> None:
+    items = [{"type": "message", "role": "user", "id": "msg_1", "content": f"The lamp {n}?"} for n in range(3)]
+    path = f"{RESPONSES}/{created(http, model='extractive', input=items)['id']}/input_items"
+    seen: list[str] = []
+    while len(seen) < 9:
+        page = http.get(path, params={"limit": 1, **({"after": seen[-1]} if seen else {})}).json()
+        seen.append(page["last_id"])
+        if not page["has_more"]:
+            break
+    assert len(set(seen)) == len(seen) == 3
+
+
 def test_what_is_not_stored_is_not_there(http: httpx.Client, corpus: Corpus) -> None:
     body = created(http, model="extractive", store=False)
     for way in (http.get, http.delete):

@@ -22,6 +22,7 @@ from tests.fakes.openai_server import FakeOpenAI, Status
         ("7", 7.0),
         ("0.5", 0.5),
         ("-3", 0.0),
+        ("1e300", 3600.0),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
         *((value, None) for value in ("", "soon", "nan", "inf", "Wed, 99 Oct 2015 07:28:00 GMT")),
     ],
