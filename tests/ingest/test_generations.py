@@ -485,7 +485,7 @@ def test_chunks_that_two_embedders_share_are_split_for_the_one_that_reads_less(t
         world.promote(wide)
         world.put("late.txt", LONG.replace("heron", "crane"))
         late = _spans(world, wide)["late.txt"]
-        assert len(late) == len(_spans(world, wide)["long.txt"])
+        assert len(late) > 3  # of 512 tokens it would be one or two
         assert max(narrow.tokenizer.count(chunk) for *_, chunk in late) <= 100
 
 
