@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ingest import backfill, intake, move
 from ingest.exporting import export_store
 from ingest.importing import import_store
 from rag import generations
-from rag.catalog import batches, changes, schema
+from rag.catalog import batches, changes, purge, schema, stores
 from rag.catalog import generations as catalog
 from rag.catalog.records import FOLLOWING, Generation
 from rag.embedders.toy import ToyEmbedder
@@ -473,6 +473,22 @@ def test_an_embedder_that_reads_less_gets_chunks_of_its_own(tmp_path: Path) -> N
         assert len(_spans(world, first)["late.txt"]) == len(_spans(world, first)["long.txt"])
 
 
+def test_chunks_that_two_embedders_share_are_split_for_the_one_that_reads_less(tmp_path: Path) -> None:
+    embedders = {"narrow": {"provider": "toy", "model": "toy-384"}}
+    with open_backend(toy_settings(tmp_path, embedders=embedders), jobs=False) as backend:
+        narrow = backend.embedders.open("narrow")
+        narrow.limit = 100
+        world = ByHand(backend, intake.create_store(backend, "s", embedder="narrow"))
+        world.put("long.txt", LONG)
+        wide = world.ready(embedder="toy-256")
+        assert wide.chunk_set_id == world.live().chunk_set_id
+        world.promote(wide)
+        world.put("late.txt", LONG.replace("heron", "crane"))
+        late = _spans(world, wide)["late.txt"]
+        assert len(late) > 3  # of 512 tokens it would be one or two
+        assert max(narrow.tokenizer.count(chunk) for *_, chunk in late) <= 100
+
+
 def test_retiring_keeps_what_others_share(world: ByHand) -> None:
     other_store = ByHand(world.backend, intake.create_store(world.backend, "other", embedder="toy-384"))
     other_store.put("shared.txt", "Text 1 about terns and the isle 1.")
@@ -495,39 +511,76 @@ def test_retiring_keeps_what_others_share(world: ByHand) -> None:
 # ---- views -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_view_of_a_candidate_skips_no_version(small: ByHand, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_view_of_a_candidate_skips_no_version_and_shows_none_in_part(
+    small: ByHand, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(backfill, "VERSIONS_AT_ONCE", 2)
+    monkeypatch.setattr(backfill, "EMBED_AT_ONCE", 1)
+    monkeypatch.setattr(backfill, "TURN_SECONDS", 0.0)  # so that a turn ends in the middle of a document
     chance, backend = random.Random(1), small.backend
-    for number in range(5, 12):
-        small.put(f"{number}.txt", f"Text {number} about gulls.", {"round": 0})
-    new = small.candidate(embedder="toy-384")
-    seen = set()
-    for round_ in range(30):
-        source = f"{chance.randrange(14)}.txt"
+    new = small.candidate(embedder="toy-384", chunking=STATIC)
+    seen, partly = set(), 0
+    for round_ in range(45):
+        source = f"{chance.randrange(10)}.txt"
         there = small.document(source)
         act = chance.random()
-        if act < 0.3:
+        if act < 0.6:
             small.filler.step()
-        elif there is not None and act < 0.45:
+        elif there is not None and act < 0.65:
             small.delete(source)
-        elif there is not None and act < 0.55:
+        elif there is not None and act < 0.7:
             intake.set_attributes(backend, small.store, there.file_public_id, {"round": round_})
         else:
-            small.put(source, f"Round {round_} of {source}.", {"round": round_})
-        view = backend.view(small.now(new))
+            words = " ".join(f"gull {round_} {number}." for number in range(chance.choice((1, 50))))
+            small.put(source, words, {"round": round_})
+        if chance.random() < 0.1:
+            backend.view(small.now(new)).position = -1  # it is built anew
+        view, through = backend.view(small.now(new)), small.now(new).filled_through
         with backend.database.read() as connection:
-            through = catalog.places(connection, [new.id])[new.id].through
+            every = changes.visible_versions(connection, small.store.id)
             visible = changes.visible_versions(connection, small.store.id, through)
-            rows = list(changes.read_rows(connection, visible, new.chunk_set_id, new.space_id, 384))
-        expected = sorted(int(id_) for some in rows for id_ in some.ids)
-        assert view.vectors.ids().tolist() == expected
-        assert len(view.words) == len(expected)
-        assert {int(version) for some in rows for version in some.version_ids} == set(visible)
-        seen.add(len(expected))
+            rows, beyond = _rows(connection, new, visible), _rows(connection, new, set(every) - set(visible))
+        assert sorted(int(id_) for ids in view._chunks_of.values() for id_ in ids[1]) == sorted(rows)
+        assert view.vectors.ids().tolist() == sorted(rows)
+        assert len(view.words) == len(rows)
+        assert set(rows.values()) == set(visible)
+        assert not set(visible) & set(small.lacking(new))
+        seen.add(len(rows))
+        partly += bool(beyond)
     assert len(seen) > 3
+    assert partly > 3, "no document was ever there in part: this tells little"
     small.fill()
     view = backend.view(small.now(new))
-    assert view.vectors.ids().tolist() == backend.view(small.live()).vectors.ids().tolist()
+    assert set(view._chunks_of) == set(backend.view(small.live())._chunks_of)
+
+
+def _rows(connection: Connection, generation: Generation, versions: Collection[int]) -> dict[int, int]:
+    """The chunks of these versions that have a vector, and the version of each."""
+    found = {}
+    where = generation.chunk_set_id, generation.space_id, 384
+    for some in changes.read_rows(connection, sorted(versions), *where):
+        found.update(zip(some.ids.tolist(), some.version_ids.tolist(), strict=True))
+    return found
+
+
+def test_a_view_of_one_that_lags_far_is_not_made_anew_each_time(small: ByHand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backfill, "VERSIONS_AT_ONCE", 1)
+    new = small.candidate(embedder="toy-384")
+    view = small.backend.view(small.now(new))
+    vectors = view.vectors
+    for number in range(4):
+        small.put("again.txt", f"Again {number}.")
+        with small.backend.database.write() as connection:
+            seq = stores.current_seq(connection, small.store.id)
+            assert seq is not None
+            purge.prune_log(connection, small.store.id, seq=seq, kept=1)
+        small.filler.step()
+        view.follow()
+    assert view.position < view.seen
+    assert view.vectors is vectors
+    small.fill()
+    view.follow()
+    assert view.vectors.ids().tolist() == small.backend.view(small.live()).vectors.ids().tolist()
 
 
 # ---- stores ----------------------------------------------------------------------------------------------------------
@@ -609,7 +662,9 @@ def test_a_swap_by_configuration_is_refused_with_both_spaces_named(tmp_path: Pat
         assert world.found("terns", mode="dense", generation=_all(world)[0].public_id) == before
 
 
-def test_question_vectors_and_snapshots_are_kept_apart_by_space(tmp_path: Path) -> None:
+def test_question_vectors_and_snapshots_are_kept_apart_by_space(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with by_hand(toy_settings(tmp_path), embedder="toy-384") as world:
         for number in range(3):
             world.put(f"{number}.txt", f"Text {number} about terns.")
@@ -630,12 +685,17 @@ def test_question_vectors_and_snapshots_are_kept_apart_by_space(tmp_path: Path) 
     # The other space's snapshot in the place of one's own is not taken, nor is what was worked out over its vectors.
     shutil.rmtree(snapshots / str(live.id))
     shutil.copytree(snapshots / str(new.id), snapshots / str(live.id))
+    for manifest in (snapshots / str(live.id)).glob("words-*/manifest.json"):
+        told = json.loads(manifest.read_text())
+        told["origin"]["generation"] = live.id  # all but the space is as it should be
+        manifest.write_text(json.dumps(told))
     with open_backend(toy_settings(tmp_path), jobs=False) as backend:
         world = ByHand(backend, backend.find_store("s"))
         assert world.found("terns", mode="dense") == scores["toy-384"][0]
         view = backend.view(live)
-        assert view._origin() != replace(view._origin(), space=backend.space(new).fingerprint)
-        assert len(view._known) == 0
+        assert "it was made from something else" in caplog.text
+        shared = view.vectors._shared  # type: ignore[attr-defined]
+        assert shared == snapshots / str(live.id) / f"vectors-{backend.space(live).fingerprint[:16]}"
 
 
 # ---- other ways of searching -----------------------------------------------------------------------------------------
