@@ -30,6 +30,7 @@ ENV PATH=/opt/rag/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     HF_HUB_OFFLINE=1 \
     DO_NOT_TRACK=1 \
+    RAG_CACHE=/data/cache \
     RAG_DATA=/data \
     RAG_SERVER_HOST=0.0.0.0
 USER 10001
