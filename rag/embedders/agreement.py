@@ -67,7 +67,7 @@ FLOORS = {
     "onnx-int8": Agreement(cosine_mean=0.99, cosine_min=0.97, nearest_shared=0.9),
 }
 """What a build must reach. One of rounded numbers that does ranks as well as the original, as far as 300 questions can
-tell (`tests/benchmarks/compiled.md`)."""
+tell (`python -m tests.benchmarks.embedding quality`)."""
 
 
 @dataclass(frozen=True)

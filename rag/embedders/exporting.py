@@ -54,7 +54,7 @@ def export(encoder: TorchEncoder, file: Path) -> None:
             output_names=[OUTPUT],
             dynamic_axes={INPUT: {1: "tokens"}},
             opset_version=OPSET,
-            dynamo=False,  # the newer exporter needs a package more and took seven times as long for the same graph
+            dynamo=False,  # the newer exporter needs a package more and took five times as long
         )
 
 

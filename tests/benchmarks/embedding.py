@@ -7,7 +7,7 @@
 All load the same weights. For speed they take turns over the same texts, so that whatever else the machine does falls
 on all; the texts are pieces of SciFact abstracts that fit the model, so that none is cut off. Waits are those of single
 questions beside an ingestion. For quality whole documents, cut to the model's limit, are ranked by cosine alone and
-compared with the original's ranking, question by question. `embedding.md` holds what came of it.
+compared with the original's ranking, question by question.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from rag.metrics import measure
 
 from ingest.beir import Dataset, read_beir
 from rag.embedders import Embedder, open_embedder, parse_embedder
 from rag.embedders.model_files import resolve_model
-from rag.metrics import measure
 from tests.data import shared_data
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
