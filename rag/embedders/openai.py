@@ -120,7 +120,7 @@ class OpenAIEmbedder:
             received = len(response.data)
         except OpenAIError as error:
             raise self._provider.translated(error, refused="embedder_refused", nonsense="bad_embeddings") from error
-        except (ValueError, TypeError, AttributeError) as error:  # the SDK does not validate what it parses
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:  # the SDK does not validate
             raise TryLater(f"{self._provider.who} sent something that is no answer.", code="bad_embeddings") from error
         if received != len(texts) or rows.keys() != set(range(len(texts))):
             raise TryLater(
