@@ -445,7 +445,10 @@ def _replaced_documents() -> sa.Select[Any]:
     live = sa.select(generations.chunk_set_id).where(
         generations.store_id == _versions.store_id, generations.state == "live"
     )
-    mine = schema.chunks.c.version_id == _versions.id, schema.chunks.c.chunk_set_id == live.scalar_subquery()
+    mine = (
+        schema.chunks.c.version_id == _versions.id,
+        schema.chunks.c.chunk_set_id == live.correlate(schema.versions).scalar_subquery(),
+    )
     size = sa.select(sa.func.count()).where(*mine).scalar_subquery()
     then: dict[str, sa.ColumnElement[Any]] = {
         "file_id": _versions.file_id,

@@ -47,7 +47,14 @@ def test_a_generation_is_built_asked_promoted_and_rolled_back(http: httpx.Client
     assert new["space"]["dimension"] == 256
     assert new["space"]["fingerprint"] != live["space"]["fingerprint"]
     assert new["chunks"] == live["chunks"]
-    assert new["retrieval"] == {"mode": "dense", "fusion": None, "dense_weight": None, "depth": None}
+    assert new["retrieval"] == {
+        "mode": "dense",
+        "fusion": None,
+        "dense_weight": None,
+        "depth": None,
+        "reranker": None,
+        "rerank_depth": None,
+    }
     progress = new["progress"]
     assert progress["documents"] == {"done": 3, "total": 3}
     assert progress["characters"]["done"] == progress["characters"]["total"] > 100

@@ -1,6 +1,7 @@
 """Relevance is absolute: its scale comes from the space, its range is [0, 1], and the threshold means something."""
 
 import json
+from dataclasses import replace
 from importlib.resources import files
 
 import numpy as np
@@ -60,6 +61,7 @@ class Blind:
     def __init__(self, registry):
         self.tokenizer = registry.open("toy-256").tokenizer
         self.limit = 5
+        self.space = replace(registry.open("toy-256").space, dimension=2)
 
     def embed_documents(self, texts):
         assert max(self.tokenizer.count(text) for text in texts) <= self.limit
