@@ -76,7 +76,7 @@ def run(url: str, folder: Path, seed: int, *options: str) -> Outcome:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder)
     assert report.exists(), done.stdout + done.stderr
     found: dict[str, Any] = json.loads(report.read_text())
-    assert not found["errors"], found["errors"]
+    assert not found["errors"], done.stdout
     failures = [f"{failure['title']}: {', '.join(failure['operations'])}" for failure in found["failures"]]
     return Outcome(found["test_cases"]["generated"], found["operations"]["tested"], failures, done.stdout)
 

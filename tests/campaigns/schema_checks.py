@@ -59,7 +59,7 @@ BEYOND_THE_SCHEMA: Mapping[str, str] = {
     "nul_character": "OpenAI's schema allows a character that no database takes",
     "unknown_measure": "a measure is whatever ir-measures can read",
     "unknown_tokenizer": "depends on the settings",
-    "unknown_parameter input": "the items of an answer, which are sent back as they were: OpenAI's schema leaves them open",
+    "unknown_parameter input": "items of an answer that are sent back: OpenAI's schema leaves them open",
     "unknown_parameter vector_store_ids": "the path names the store already; a schema of its own would say it",
     "unknown_prompt": "depends on the settings",
     "unknown_name": "depends on the settings: an embedder or a tokenizer that is not there",
