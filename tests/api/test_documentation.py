@@ -41,6 +41,8 @@ def manual(server: RunningServer) -> Iterator[Corpus]:
     """The store that the examples speak of."""
     with httpx.Client(base_url=server.url, timeout=30) as http:
         corpus = fill(http, STORE)
+        # The first one compiles the model, which takes longer than any other request may.
+        http.post("/v1/embeddings", json={"model": "default", "input": "a lamp"}, timeout=180).raise_for_status()
         line = {"question": "How long does a full battery last?", "labels": [{"document": corpus.files["battery.md"]}]}
         line["split"] = "dev"
         assert http.post("/v1/question_sets", params={"name": QUESTIONS}, content=json.dumps(line)).status_code == 200

@@ -51,7 +51,11 @@ class Outcome:
 def served(folder: Path) -> Iterator[str]:
     """The address of a server that asks for a key."""
     with running(one_process(folder, {"RAG_EMBEDDER": "toy-384", "RAG_API_KEY": KEY})) as installation:
-        yield installation.doors[0]
+        url, key = installation.doors[0], {"Authorization": f"Bearer {KEY}"}
+        # The first one compiles the model, which takes longer than any other request may.
+        body = {"model": "default", "input": "a lamp"}
+        httpx.post(f"{url}/v1/embeddings", json=body, headers=key, timeout=180, trust_env=False).raise_for_status()
+        yield url
 
 
 def run(url: str, folder: Path, seed: int, *options: str) -> Outcome:
