@@ -52,7 +52,7 @@ def resolve(kind: str, table: Mapping[str, str], group: str, name: str) -> Any:
 
 
 def _load(target: str | EntryPoint) -> Any:
-    if isinstance(target, EntryPoint):
+    if not isinstance(target, str):  # where its backport is imported, an entry point is of another class
         return target.load()
     module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)
