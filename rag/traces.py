@@ -185,7 +185,7 @@ class TraceWriter:
                     self._changed.wait(GATHER_SECONDS)
                 some = [self._waiting[at] for at in range(min(BATCH, len(self._waiting)))]
             self._tell_lost()
-            rows = [_finished(row, later) for row, later in some]
+            rows = [self._finished(row, later) for row, later in some]
             written = self._write(rows)
             with self._changed:
                 for at, row in enumerate(rows):
@@ -197,6 +197,21 @@ class TraceWriter:
                     if self._closing:
                         return
                     self._changed.wait(RETRY_SECONDS)
+
+    def _finished(self, row: Mapping[str, Any], later: Later | None) -> Mapping[str, Any]:
+        """A row with what was left to be worked out. Rests twice as long as that takes, unless many wait: whoever sends
+        streams needs the interpreter meanwhile."""
+        if later is None:
+            return row
+        began = time.perf_counter()
+        try:
+            return {**row, "body": {**row["body"], **later()}}
+        except Exception:  # what was to be added must not cost the trace
+            log.exception("a part of a trace could not be worked out")
+            return row
+        finally:
+            if len(self._waiting) < BATCH and not self._closing:
+                time.sleep(2 * (time.perf_counter() - began))
 
     def _write(self, rows: list[Mapping[str, Any]]) -> bool:
         """Write some rows; False when that is to be tried again."""
@@ -218,16 +233,6 @@ class TraceWriter:
             lost, self._lost = self._lost, 0
         if lost:
             log.warning("%d traces were lost: more came than could be written", lost)
-
-
-def _finished(row: Mapping[str, Any], later: Later | None) -> Mapping[str, Any]:
-    if later is None:
-        return row
-    try:
-        return {**row, "body": {**row["body"], **later()}}
-    except Exception:  # what was to be added must not cost the trace
-        log.exception("a part of a trace could not be worked out")
-        return row
 
 
 def prune(database: Database, settings: Settings) -> None:
