@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from indexes.errors import ChangeRequest
 from rag.embedders import Embedder
 from rag.tokenizers import plain
+from tests.contracts.threads import at_once
 
 UGLY = [
     "",
@@ -197,24 +197,15 @@ def whatever_changes_the_vectors_changes_the_fingerprint(subject: Subject) -> No
 def threads_get_their_own_rows(subject: Subject) -> None:
     embedder, texts = subject.open(), mixed(32, seed=4)
     truth = {embed: embed(texts) for embed, _ in sides(subject, embedder)}
-    faults: list[Exception | AssertionError] = []
 
     def work(seed: int) -> None:
         rng = random.Random(seed)
-        try:
-            for _ in range(5):
-                some, embed = rng.sample(range(32), rng.randint(1, 9)), rng.choice(list(truth))
-                rows = embed([texts[at] for at in some])
-                np.testing.assert_allclose(rows, truth[embed][some], atol=subject.tolerance, rtol=0)
-        except (Exception, AssertionError) as error:  # noqa: BLE001  (told to the main thread)
-            faults.append(error)
+        for _ in range(5):
+            some, embed = rng.sample(range(32), rng.randint(1, 9)), rng.choice(list(truth))
+            rows = embed([texts[at] for at in some])
+            np.testing.assert_allclose(rows, truth[embed][some], atol=subject.tolerance, rtol=0)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not faults
+    at_once(work)
 
 
 def any_text_ends_in_its_vector_or_is_too_long(subject: Subject) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ import pytest
 
 from rag.rerankers import Reranker
 from tests.contracts.embedder import UGLY, mixed
+from tests.contracts.threads import at_once
 
 QUESTION = "which lamp has a red battery"
 
@@ -97,24 +97,15 @@ def a_long_question_leaves_room_for_the_passage(subject: Subject) -> None:
 def threads_get_their_own_scores(subject: Subject) -> None:
     passages, questions = mixed(24, seed=5), mixed(3, seed=6)
     truth = {question: subject.reranker.score(question, passages) for question in questions}
-    faults: list[Exception | AssertionError] = []
 
     def work(seed: int) -> None:
         rng = random.Random(seed)
-        try:
-            for _ in range(4):
-                some, question = rng.sample(range(24), rng.randint(1, 9)), rng.choice(questions)
-                scores = subject.reranker.score(question, [passages[at] for at in some])
-                np.testing.assert_allclose(scores, truth[question][some], atol=subject.tolerance, rtol=0)
-        except (Exception, AssertionError) as error:  # noqa: BLE001  (told to the main thread)
-            faults.append(error)
+        for _ in range(4):
+            some, question = rng.sample(range(24), rng.randint(1, 9)), rng.choice(questions)
+            scores = subject.reranker.score(question, [passages[at] for at in some])
+            np.testing.assert_allclose(scores, truth[question][some], atol=subject.tolerance, rtol=0)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not faults
+    at_once(work)
 
 
 def any_text_has_a_score(subject: Subject) -> None:

@@ -9,6 +9,14 @@ from rag.context import Context, Message
 from rag.models import Delta, ModelAlias, Sampling, Usage
 
 ASKED: list[str] = []
+ALIAS = {
+    "provider": "tests.fakes.counting_llm:CountingLLM",
+    "model": "counted",
+    "window": 4096,
+    "output_limit": 64,
+    "tokenizer": "o200k_base",
+}
+"""The settings of an alias for the one that counts."""
 
 
 class CountingLLM:

@@ -198,6 +198,11 @@ class FakeOpenAI:
         assert self._server is not None, "enter the server first"
         return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 
+    def table(self, model: str, **more: object) -> dict[str, object]:
+        """The settings of an alias whose model this server is, asked once and impatiently."""
+        usual = {"window": 4096, "output_limit": 256, "tokenizer": "o200k_base", "retries": 0, "timeout": 5.0}
+        return {"provider": "openai", "model": model, "base_url": self.base_url, **usual, **more}
+
     def paths(self) -> list[str]:
         """The paths of the requests that came in, in order."""
         return [request.path for request in self.requests]

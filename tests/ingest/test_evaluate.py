@@ -52,19 +52,15 @@ QUESTIONS = read_lines(
 def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
     patch = pytest.MonkeyPatch()
     patch.setitem(EMBEDDERS, "noisy", "tests.fakes.noisy_embedder:NoisyEmbedder")
-    counted = {
-        "provider": "tests.fakes.counting_llm:CountingLLM",
-        "model": "counted",
-        "window": 4096,
-        "output_limit": 64,
-        "tokenizer": "o200k_base",
-    }
     settings = toy_settings(
         tmp_path_factory.mktemp("evaluate"), retrieval__min_relevance=0.0, traces__capture=True
     ).model_copy(
         update={
             "embedders": {"noisy": {"provider": "noisy", "model": "toy-384"}},
-            "models": {"counted": counted, "failing": {**counted, "provider": "tests.fakes.counting_llm:AwayLLM"}},
+            "models": {
+                "counted": counting_llm.ALIAS,
+                "failing": {**counting_llm.ALIAS, "provider": "tests.fakes.counting_llm:AwayLLM"},
+            },
             "gate": GateSettings(metric="nDCG@10"),
         }
     )

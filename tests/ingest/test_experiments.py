@@ -57,15 +57,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(folder: Path) -> Any:
-    counted = {
-        "provider": "tests.fakes.counting_llm:CountingLLM",
-        "model": "counted",
-        "window": 4096,
-        "output_limit": 64,
-        "tokenizer": "o200k_base",
-    }
     return toy_settings(folder / "data", retrieval__min_relevance=0.0).model_copy(
-        update={"models": {"counted": counted}}
+        update={"models": {"counted": counting_llm.ALIAS}}
     )
 
 

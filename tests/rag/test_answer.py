@@ -33,17 +33,7 @@ def server() -> Iterator[FakeOpenAI]:
 
 
 def registry(server: FakeOpenAI, **changes: Any) -> ModelRegistry:
-    table = {
-        "provider": "openai",
-        "model": "m",
-        "base_url": server.base_url,
-        "window": 4096,
-        "output_limit": 64,
-        "tokenizer": "o200k_base",
-        "timeout": 5.0,
-        "retries": 0,
-    }
-    return ModelRegistry({"remote": {**table, **changes}}, default="remote")
+    return ModelRegistry({"remote": server.table("m", **{"output_limit": 64, **changes})}, default="remote")
 
 
 async def events(found: Context, models: ModelRegistry, sampling: Sampling | None = None) -> list[AnswerEvent]:

@@ -48,11 +48,7 @@ def server() -> Iterator[FakeOpenAI]:
 
 
 async def rewritten(server: FakeOpenAI, messages: tuple[Message, ...], **changes: Any) -> str | None:
-    table = {
-        "provider": "openai", "model": "m", "base_url": server.base_url, "window": 4096, "output_limit": 64,
-        "tokenizer": "o200k_base", "timeout": 5.0, "retries": 0, **changes,
-    }  # fmt: skip
-    models = ModelRegistry({"remote": table}, default="remote")
+    models = ModelRegistry({"remote": server.table("m", **{"output_limit": 64, **changes})}, default="remote")
     try:
         return (await by_model(messages, models, models.get(), []))[0]
     finally:

@@ -22,17 +22,7 @@ def fake() -> Iterator[FakeOpenAI]:
 
 
 def _registry(fake: FakeOpenAI) -> ModelRegistry:
-    table = {
-        "provider": "openai",
-        "model": "small-1",
-        "window": 4096,
-        "output_limit": 256,
-        "tokenizer": "o200k_base",
-        "base_url": fake.base_url,
-        "retries": 0,
-        "timeout": 5.0,
-    }
-    return ModelRegistry({"scripted": table}, default="scripted")
+    return ModelRegistry({"scripted": fake.table("small-1")}, default="scripted")
 
 
 async def test_the_model_words_the_query_anew(fake: FakeOpenAI) -> None:

@@ -190,17 +190,7 @@ def fake() -> Iterator[FakeOpenAI]:
 
 
 def judging(fake: FakeOpenAI) -> Settings:
-    table = {
-        "provider": "openai",
-        "model": "judge-1",
-        "window": 4096,
-        "output_limit": 256,
-        "tokenizer": "o200k_base",
-        "base_url": fake.base_url,
-        "retries": 0,
-        "timeout": 5.0,
-        "response_formats": ["json_object"],
-    }
+    table = fake.table("judge-1", response_formats=["json_object"])
     return Settings(models={"judge": table}, groundedness=GroundednessSettings(method="judge", judge="judge"))
 
 
