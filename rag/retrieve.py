@@ -227,9 +227,12 @@ def embed_question(embedder: Embedder, question: str) -> NDArray[np.float32]:
 
 def _question_vector(backend: Backend, generation: Generation, question: str) -> NDArray[np.float32]:
     embedder = backend.embedder(generation)
-    return backend.question_vectors.get(
-        embedder.space.fingerprint, question, lambda: embed_question(embedder, question)
-    )
+
+    def embed() -> NDArray[np.float32]:
+        with backend.telemetry.embeddings(embedder):
+            return embed_question(embedder, question)
+
+    return backend.question_vectors.get(embedder.space.fingerprint, question, embed)
 
 
 def _pieces(question: str, spans: Sequence[tuple[int, int]], embedder: Embedder) -> list[str]:

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from typing import TYPE_CHECKING, cast
 
 from rag.context import Message
 from rag.models import ModelAlias, Sampling
 from rag.models.registry import ModelRegistry
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
-    from rag.models import Delta
 
 SECONDS = 8.0
 """That the model may take, at most."""
@@ -30,8 +24,7 @@ async def brief_answer(registry: ModelRegistry, alias: ModelAlias, asked: tuple[
     sampling = Sampling(temperature=0.0, max_tokens=min(OUTPUT_TOKENS, alias.output_limit))
     said = ""
     async with asyncio.timeout(SECONDS), registry.queue(alias).place():
-        stream = cast("AsyncGenerator[Delta, None]", registry.llm(alias).stream(asked, sampling))
-        async with aclosing(stream) as deltas:
+        async with aclosing(registry.stream(alias, asked, sampling)) as deltas:
             async for delta in deltas:
                 said += delta.text
                 if len(said) > LONGEST:

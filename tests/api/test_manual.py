@@ -28,6 +28,7 @@ PAGES = (
     "access",
     "formats",
     "moving",
+    "observing",
     "operating",
     "growing",
     "clients",
