@@ -261,7 +261,7 @@ def give_feedback(
         trace = traces.get_trace(connection, backend.caller, trace_id)
         given, new = traces.add_feedback(connection, backend.caller.tenant, trace, body, idempotency_key)
     if new:
-        backend.meters.judged(body["source"], thumb_of(body))
+        backend.meters.judged(body.get("source", "user"), thumb_of(body))
     return given
 
 
