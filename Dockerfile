@@ -15,7 +15,7 @@ RUN python -m venv /opt/rag
 WORKDIR /source
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 # What the project needs, in a layer that stays when only the project changes.
-RUN /opt/rag/bin/pip install --constraint constraints.txt '.[qdrant,s3]'
+RUN /opt/rag/bin/pip install --constraint constraints.txt '.[qdrant,s3,telemetry]'
 COPY indexes indexes
 COPY rag rag
 COPY ingest ingest

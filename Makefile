@@ -29,7 +29,7 @@ $(VENV)/run.done: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/test.done: $(VENV)/run.done
-	$(PIP) install --constraint constraints.txt --editable '.[test,archive,langchain,llama-index,mcp,mlflow,qdrant,s3,wandb]'
+	$(PIP) install --constraint constraints.txt --editable '.[test,archive,langchain,llama-index,mcp,mlflow,qdrant,s3,telemetry,wandb]'
 	@touch $@
 
 clean:

@@ -15,7 +15,17 @@ from fastapi import FastAPI
 
 from api.documentation import serve_page
 from api.errors import install_handlers
-from api.middleware import Access, BodyLimit, KnownCallers, NoLeaks, RequestId, is_loopback
+from api.metering import Metered
+from api.middleware import (
+    METRICS_PATH,
+    OPEN_PATHS,
+    Access,
+    BodyLimit,
+    KnownCallers,
+    NoLeaks,
+    RequestId,
+    is_loopback,
+)
 from api.openapi import describe
 from api.readiness import Readiness
 from api.routes import (
@@ -31,6 +41,7 @@ from api.routes import (
     health,
     keys,
     mcp,
+    metrics,
     models,
     question_sets,
     responses,
@@ -44,23 +55,27 @@ from ingest.runner import Runner
 from rag.backend import Backend
 from rag.keys import is_made
 from rag.settings import Settings, secret
+from rag.telemetry import Telemetry
 
 TITLE = "Retrieval-augmented generation backend"
 MULTIPART_SLACK = 64 << 10
 """Bytes that the borders of a multipart body may add to the largest file."""
 
 
-def create_app(settings: Settings, *, jobs: bool = True, warm: bool = True) -> FastAPI:
+def create_app(
+    settings: Settings, *, jobs: bool = True, warm: bool = True, telemetry: Telemetry | None = None
+) -> FastAPI:
     """The application. While it runs it holds the backend open and, with `jobs`, runs ingestion (over one data folder:
     when no other process does); with `warm` it loads the embedder ahead of the first question.
 
     Of the settings' roles, `api` never runs jobs, and `worker` answers about its health and nothing else.
     """
     role = settings.server.role
+    telemetry = telemetry or Telemetry(capture=settings.telemetry.capture)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        backend = await anyio.to_thread.run_sync(Backend, settings)
+        backend = await anyio.to_thread.run_sync(Backend, settings, telemetry)
         app.state.backend = backend
         app.state.runner = runner = Runner(backend) if jobs and role != "api" else None
         app.state.readiness = Readiness(backend, runner, warm=warm)
@@ -75,14 +90,26 @@ def create_app(settings: Settings, *, jobs: bool = True, warm: bool = True) -> F
                 await anyio.to_thread.run_sync(runner.close)
             await backend.close()
 
-    app = FastAPI(title=TITLE, version=version("rag"), lifespan=lifespan, openapi_url=None)
+    app = FastAPI(
+        title=TITLE,
+        version=version("rag"),
+        lifespan=lifespan,
+        openapi_url=None,
+        telemetry={
+            "tracer_provider": telemetry.provider,
+            "auto_configure": True,
+            "logs": False,  # the messages of exceptions may repeat what somebody said
+            "operation_spans": False,
+            "exclude": lambda scope: scope["path"] in (*OPEN_PATHS, METRICS_PATH),
+        },
+    )
     install_handlers(app)
     stores = (files, vector_stores, store_files, file_batches, folders, generations)
     answers = (search, context, chat, responses, traces, embeddings, models)
     served: tuple[ModuleType, ...] = (*stores, *answers, question_sets, evaluations, keys, dify)
     if settings.server.mcp:
         served += (mcp,)
-    for module in (health, *(served if role != "worker" else ())):
+    for module in (health, metrics, *(served if role != "worker" else ())):
         app.include_router(module.router)
     describe(app, needs_key=api_key(settings) is not None)
     if role != "worker":
@@ -130,3 +157,4 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(NoLeaks)
     app.add_middleware(dify.DifyErrors)
     app.add_middleware(RequestId)
+    app.add_middleware(Metered)

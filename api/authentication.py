@@ -28,7 +28,7 @@ class Doorkeeper:
     """Knows the callers of one installation."""
 
     def __init__(self, settings: Settings) -> None:
-        self._operator = Caller(settings.tenant)
+        self.operator = Caller(settings.tenant)
         self._bootstrap = secret(settings.server.api_key)
         self._claim_secret = secret(settings.server.claim_secret)
         self._lookups = anyio.CapacityLimiter(LOOKUPS)
@@ -45,7 +45,7 @@ class Doorkeeper:
         given = headers.getlist("authorization")
         token = _token(given)
         if self._is_operator(given, token):
-            return self._claimed(headers, self._operator, may_delegate=False)
+            return self._claimed(headers, self.operator, may_delegate=False)
         key = await self._key(token, app.backend.keys)
         return self._claimed(headers, caller_of(key), may_delegate=key.may_delegate)
 

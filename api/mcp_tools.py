@@ -20,13 +20,13 @@ from api.schemas.common import Identifier, Question, RequestModel, ResponseModel
 from api.schemas.search import Query
 from indexes.errors import ChangeRequest, NotThere
 from indexes.filters import parse_filter
-from rag import listing
+from rag import listing, live
 from rag.ask import prepare
 from rag.backend import Backend
 from rag.catalog.records import PageRequest, Store
 from rag.context import Candidate, Passage
 from rag.models import Sampling
-from rag.retrieve import SearchOptions, retrieve
+from rag.retrieve import SearchOptions
 
 MOST_STORES = 16
 """Stores that are searched when a call names none: those of the caller, the newest first."""
@@ -115,7 +115,7 @@ def search(backend: Backend, base_url: str, asked: Search) -> Results:
     """The best chunks of the stores."""
     condition = None if asked.filters is None else parse_filter(asked.filters)
     options = SearchOptions(limit=asked.limit, condition=condition)
-    found = retrieve(backend, _stores(backend, asked.vector_stores), asked.query, options)
+    found = live.search(backend, _stores(backend, asked.vector_stores), asked.query, options)
     return Results(results=[_result(base_url, candidate) for candidate in found.candidates])
 
 

@@ -174,7 +174,7 @@ class _Way:
     ) -> None:
         # Questions that another arm embedded are embedded again, or it would pay for all.
         self.backend = backend.for_caller(backend.caller)
-        self.backend.question_vectors = QuestionVectors()
+        self.backend.question_vectors = QuestionVectors(backend.meters)
         self.store = store
         self.judged, self.left_out = resolve(backend, store, questions)
         self.rankings: dict[str, list[int]] = {}

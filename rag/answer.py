@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Literal
 
 from indexes.errors import ChangeRequest, RagError, TryLater
 from rag.citations import Citation, CitationFilter, RemovedMarker
@@ -78,7 +78,8 @@ async def answer(
     try:
         async with registry.queue(alias).place():
             clock.mark("queue")
-            async with aclosing(_timed(_stream(context, registry, alias, merged), alias)) as deltas:
+            stream = registry.stream(alias, context.messages, merged, context)
+            async with aclosing(_timed(stream, alias)) as deltas:
                 async for delta in deltas:
                     clock.mark_once("first_token")
                     if text := filtered.feed(said.take(delta), delta.quote):
@@ -150,13 +151,6 @@ class _Said:
     @property
     def text(self) -> str:
         return "".join(self._text)
-
-
-def _stream(
-    context: Context, registry: ModelRegistry, alias: ModelAlias, sampling: Sampling
-) -> AsyncGenerator[Delta, None]:
-    """The provider's iterator, as something that can be closed; every asynchronous generator can."""
-    return cast("AsyncGenerator[Delta, None]", registry.llm(alias).stream(context.messages, sampling, context))
 
 
 async def _timed(deltas: AsyncGenerator[Delta, None], alias: ModelAlias) -> AsyncGenerator[Delta, None]:

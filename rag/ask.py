@@ -13,6 +13,7 @@ from typing import Literal, cast
 import anyio.to_thread
 
 from indexes.errors import ChangeRequest, Unsupported
+from rag import live
 from rag.answer import Answer, TextDelta
 from rag.answer import answer as answer_from
 from rag.backend import Backend
@@ -26,7 +27,7 @@ from rag.models.registry import EXTRACTIVE, ModelRegistry, merge_sampling
 from rag.pack import pack
 from rag.pack_settings import Order, PackSettings
 from rag.prompt import load_prompt
-from rag.retrieve import Retrieval, SearchOptions, retrieve
+from rag.retrieve import Retrieval, SearchOptions
 from rag.tokenizers import BUILT_IN
 from rag.traces import groundedness_of, row_of, trace_of
 
@@ -85,6 +86,8 @@ class Prepared:
     """Seconds of each stage."""
     wording: Usage | None = None
     """What a model took to say the question standalone; None where none was asked."""
+    otel_trace_id: str | None = None
+    """Of the trace of OpenTelemetry that this is a part of, if there is one."""
 
 
 async def prepare_with_model(backend: Backend, ask: Ask) -> Prepared:
@@ -97,6 +100,7 @@ async def prepare_with_model(backend: Backend, ask: Ask) -> Prepared:
     full = replace(ask, query=query)
     prepared = await anyio.to_thread.run_sync(prepare, backend, full, limiter=backend.preparing)
     rewriting = prepared.started - started
+    backend.meters.stages({"rewrite": rewriting})
     return replace(prepared, started=started, timings={"rewrite": rewriting, **prepared.timings}, wording=wording)
 
 
@@ -113,7 +117,7 @@ def prepare(backend: Backend, ask: Ask, retrieval: Retrieval | None = None) -> P
     prompt = load_prompt(ask.prompt or alias.prompt, _folders(backend))
     query = ask.query or (question if backend.settings.conversation.rewrite == "off" else by_words(ask.messages))
     search = replace(ask.search, limit=ask.search.limit or backend.settings.context.candidates, min_relevance=None)
-    retrieval = retrieval or retrieve(backend, ask.stores, query, search)
+    retrieval = retrieval or live.search(backend, ask.stores, query, search)
     retrieved = time.perf_counter()
     sources = _Sources(backend, retrieval)
     context = pack(
@@ -129,6 +133,8 @@ def prepare(backend: Backend, ask: Ask, retrieval: Retrieval | None = None) -> P
     )
     if ask.truncation == "disabled" and context.ledger.turns_dropped:
         raise _too_long(context, alias)
+    trace_id, packing = f"trace_{secrets.token_hex(12)}", time.perf_counter() - retrieved
+    backend.meters.stages({"pack": packing})
     prepared = Prepared(
         context=context,
         retrieval=retrieval,
@@ -138,9 +144,10 @@ def prepare(backend: Backend, ask: Ask, retrieval: Retrieval | None = None) -> P
         query=query,
         kind=ask.kind,
         store_ids=tuple(store.id for store in ask.stores),
-        trace_id=f"trace_{secrets.token_hex(12)}",
+        trace_id=trace_id,
         started=started,
-        timings={**retrieval.timings, "pack": time.perf_counter() - retrieved},
+        timings={**retrieval.timings, "pack": packing},
+        otel_trace_id=backend.telemetry.mark(trace_id),
     )
     if ask.kind == "context":
         _trace(backend, prepared, None, None)
@@ -152,17 +159,27 @@ async def answer(backend: Backend, prepared: Prepared) -> AsyncGenerator[TextDel
     however it ends."""
     said: Answer | None = None
     fault: BaseException | None = None
+    first: float | None = None
     pieces = answer_from(prepared.context, backend.models, prepared.alias, prepared.sampling, prepared.abstain)
     try:
         async with aclosing(cast("AsyncGenerator[TextDelta | Answer, None]", pieces)) as events:
             async for piece in events:
+                first = first or time.perf_counter() - prepared.started
                 said = piece if isinstance(piece, Answer) else None
                 yield piece
     except BaseException as error:
         fault = error
         raise
     finally:
+        if said is not None and said.timings:
+            _count(backend, said, first or 0.0)
         _trace(backend, prepared, said, fault)
+
+
+def _count(backend: Backend, said: Answer, first: float) -> None:
+    backend.meters.stages(said.timings)
+    backend.meters.first_token(said.model, first)
+    backend.meters.used(said.model, said.usage)
 
 
 def _trace(backend: Backend, prepared: Prepared, said: Answer | None, fault: BaseException | None) -> None:

@@ -27,6 +27,7 @@ from rag.catalog.engines import parse_url
 from rag.catalog.records import Generation, Place, Store
 from rag.embedders import Embedder, EmbedderRegistry, require_compared
 from rag.keys import Keys
+from rag.meters import Meters
 from rag.models.registry import EXTRACTIVE, ModelRegistry
 from rag.relevance import Calibration, calibrate
 from rag.remote import RemoteIndex, RemoteIndexes, is_remote, require_together
@@ -34,6 +35,7 @@ from rag.rerankers import RerankerRegistry
 from rag.searchable import Searchable
 from rag.settings import Settings, secret
 from rag.spaces import Space, require_same_space
+from rag.telemetry import Telemetry
 from rag.texts import Texts
 from rag.traces import TraceWriter
 from rag.views import View, Views
@@ -52,8 +54,9 @@ NAMING_SETTINGS = (
 class QuestionVectors:
     """Vectors of recent questions, by space and text. Safe to use from several threads."""
 
-    def __init__(self, capacity: int = 1024) -> None:
+    def __init__(self, meters: Meters, capacity: int = 1024) -> None:
         self._kept: OrderedDict[tuple[str, str], NDArray[np.float32]] = OrderedDict()
+        self._meters = meters
         self._capacity = capacity
         self._lock = Lock()
 
@@ -61,9 +64,12 @@ class QuestionVectors:
         """The vector of a question in a space, computed by `embed` when it is not kept."""
         key = fingerprint, question
         with self._lock:
-            if key in self._kept:
+            found = self._kept.get(key)
+            if found is not None:
                 self._kept.move_to_end(key)
-                return self._kept[key]
+        self._meters.looked_up("question_vectors", found is not None)
+        if found is not None:
+            return found
         vector = embed()
         with self._lock:
             self._kept[key] = vector
@@ -79,8 +85,10 @@ class Backend:
     setting that names what is not there.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, telemetry: Telemetry | None = None) -> None:
         self.settings = settings
+        self.telemetry = telemetry or Telemetry(capture=settings.telemetry.capture)
+        self.meters = Meters()
         self.caller = Caller(settings.tenant)
         """On whose behalf everything is done; at first the operator's."""
         self.embedders = EmbedderRegistry.from_tables(settings.embedders)
@@ -89,7 +97,7 @@ class Backend:
             require_named(settings, setting)
         require_together(settings.vector_index, settings.keyword_index)
         self.folder = usable_folder(settings.data)
-        self.models = ModelRegistry(settings.models, default=settings.model)
+        self.models = ModelRegistry(settings.models, settings.model, self.telemetry)
         self.database: Database = open_database(self.folder, secret(settings.catalog))
         self.blobs: BlobStore = open_blobs(self.folder, secret(settings.blobs))
         self.database.blobs = blobs_place(secret(settings.blobs))
@@ -102,9 +110,9 @@ class Backend:
         self.remotes = RemoteIndexes(
             settings.qdrant, self.folder / "qdrant", self.database, lambda space_id: self._space_row(space_id)[0]
         )
-        self.question_vectors = QuestionVectors()
+        self.question_vectors = QuestionVectors(self.meters)
         self.preparing = anyio.CapacityLimiter(PREPARING)
-        self.traces = TraceWriter(self.database, settings)
+        self.traces = TraceWriter(self.database, settings, self.meters)
         self.work_waiting = Event()
         """Set when documents were queued here, so that whoever runs the jobs need not wait for its next look."""
         self.background_waiting = Event()

@@ -230,11 +230,13 @@ def _vector(backend: Backend, generation: Generation, question: str, clock: Cloc
     """What gives the question's vector in a generation's space. Raises as `Backend.embedder` does, at once."""
     embedder = backend.embedder(generation)
 
+    def embed() -> NDArray[np.float32]:
+        with backend.telemetry.embeddings(embedder):
+            return embed_question(embedder, question)
+
     def vector() -> NDArray[np.float32]:
         clock.mark("search")
-        found = backend.question_vectors.get(
-            embedder.space.fingerprint, question, lambda: embed_question(embedder, question)
-        )
+        found = backend.question_vectors.get(embedder.space.fingerprint, question, embed)
         clock.mark("embed")
         return found
 

@@ -51,6 +51,8 @@ class ServerSettings(Section):
     """Web origins (scheme://host:port) that may call the API from a browser."""
     mcp: bool = False
     """Serve the tools of the Model Context Protocol at /mcp."""
+    open_metrics: bool = False
+    """Let whoever comes from this machine read /metrics without a key."""
 
     @field_validator("api_key")
     @classmethod
@@ -170,6 +172,13 @@ class TraceSettings(Section):
     """Days for which those with feedback are kept, whatever their number."""
 
 
+class TelemetrySettings(Section):
+    """Of OpenTelemetry's spans; where they go, its own `OTEL_*` variables say."""
+
+    capture: bool = False
+    """Put questions, passages and answers into them."""
+
+
 class GroundednessSettings(Section):
     """How answers are checked against their passages when they are measured. Traces go by words, always."""
 
@@ -228,6 +237,7 @@ class Settings(Section):
     context: ContextSettings = ContextSettings()
     conversation: ConversationSettings = ConversationSettings()
     traces: TraceSettings = TraceSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     responses: ResponseSettings = ResponseSettings()
     gate: GateSettings = GateSettings()
     groundedness: GroundednessSettings = GroundednessSettings()

@@ -18,7 +18,9 @@ from rag.access import Caller
 from rag.catalog import answered, responses, traces
 from rag.catalog.database import Database
 from rag.catalog.traces import Feedback, Trace
+from rag.evaluation.feedback import thumb_of
 from rag.evaluation.groundedness import check_answer
+from rag.meters import Meters
 from rag.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ def trace_of(backend: Backend, prepared: Prepared, said: Answer | None, fault: B
     timings = {**prepared.timings, **(said.timings if said else {}), "total": time.perf_counter() - prepared.started}
     body: dict[str, Any] = {
         "kind": prepared.kind,
+        "otel_trace_id": prepared.otel_trace_id,
         "model": prepared.alias.name,
         "prompt": {"id": context.prompt_id, "hash": context.prompt_hash},
         "generations": [
@@ -140,8 +143,9 @@ class TraceWriter:
     """Writes traces from a thread of its own and takes out old ones, and old stored responses. Safe to use from
     several threads."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: Settings, meters: Meters) -> None:
         self._database = database
+        self._meters = meters
         self._settings = settings
         self._waiting: deque[tuple[Mapping[str, Any], Later | None]] = deque()
         self._changed = threading.Condition()
@@ -155,6 +159,7 @@ class TraceWriter:
         with self._changed:
             if self._closing or len(self._waiting) >= MOST_WAITING:
                 self._lost += 1
+                self._meters.lost(1)
                 return
             self._waiting.append((row, later))
             if self._thread is None:
@@ -226,6 +231,7 @@ class TraceWriter:
             return False
         except Exception:  # what cannot be written must not stand in the way of the next ones
             log.exception("%d traces could not be written", len(rows))
+            self._meters.lost(len(rows))
         return True
 
     def _tell_lost(self) -> None:
@@ -258,7 +264,10 @@ def give_feedback(
     backend.traces.flush()
     with backend.database.write() as connection:
         trace = traces.get_trace(connection, backend.caller, trace_id)
-        return traces.add_feedback(connection, backend.caller.tenant, trace, body, idempotency_key)
+        given, new = traces.add_feedback(connection, backend.caller.tenant, trace, body, idempotency_key)
+    if new:
+        backend.meters.judged(body.get("source", "user"), thumb_of(body))
+    return given
 
 
 def row_of(caller: Caller, prepared: Prepared, body: Mapping[str, Any], *, capture: bool) -> dict[str, Any]:

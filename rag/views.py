@@ -455,8 +455,12 @@ class Views:
 
     def lagging(self, seconds: float) -> int:
         """How many open views have been behind the catalog for so long."""
+        return sum(lag > seconds for lag in self.lags())
+
+    def lags(self) -> list[float]:
+        """For how many seconds each open view has been behind the catalog."""
         since = [view.behind_since for view in list(self._views.values())]
-        return sum(start is not None and time.monotonic() - start > seconds for start in since)
+        return [0.0 if start is None else time.monotonic() - start for start in since]
 
     def close(self) -> None:
         """Stop following, close every view and remove the folder. Idempotent."""

@@ -15,7 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.dependencies import OpenBackend, new_router, requires
 from api.schemas.dify import Records, RetrievalRequest, filter_of, record_of
 from indexes.filters import parse_filter
-from rag.retrieve import SearchOptions, retrieve
+from rag import live
+from rag.retrieve import SearchOptions
 
 PATH = "/v1/dify/retrieval"
 CODES: Mapping[str, int] = {"missing_api_key": 1001, "vector_store_not_found": 2001}
@@ -38,7 +39,7 @@ def retrieve_for_dify(body: RetrievalRequest, backend: OpenBackend) -> Records:
         condition=None if asked is None else parse_filter(asked),
         min_relevance=body.retrieval_setting.score_threshold,
     )
-    found = retrieve(backend, [backend.find_store(body.knowledge_id)], body.query, options)
+    found = live.search(backend, [backend.find_store(body.knowledge_id)], body.query, options)
     return Records(records=[record_of(candidate) for candidate in found.candidates])
 
 

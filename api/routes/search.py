@@ -11,12 +11,12 @@ import anyio.to_thread
 from api.dependencies import NamedStore, OpenBackend, new_router, requires
 from api.schemas.common import UsageObject
 from api.schemas.search import RankingOptions, SearchPage, SearchRequest, search_hit, search_options
+from rag import live
 from rag.backend import Backend
 from rag.catalog.records import Store
 from rag.context import Candidate
 from rag.fusion import merge_by_rank
 from rag.models import Usage
-from rag.retrieve import retrieve
 from rag.rewrite import rewrite
 
 router = new_router(tags=["search"])
@@ -40,7 +40,7 @@ def _search(backend: Backend, store: Store, body: SearchRequest, queries: list[s
     if options.generation is None and len(queries) > 1:
         # One is promoted at any moment: all of a response is of the same.
         options = replace(options, generation=backend.live_generation(store).public_id)
-    found = [retrieve(backend, [store], query, options).candidates for query in queries]
+    found = [live.search(backend, [store], query, options).candidates for query in queries]
     hits = found[0] if len(found) == 1 else _merged(found, body.max_num_results or backend.settings.retrieval.top_k)
     return SearchPage(search_query=queries, data=[search_hit(hit) for hit in hits], next_page=None)
 

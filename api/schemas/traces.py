@@ -66,6 +66,8 @@ class TraceObject(ResponseModel):
     created_at: int
     tenant: str
     kind: Literal["context", "chat.completion", "response"]
+    otel_trace_id: str | None = None
+    """Of OpenTelemetry's trace that it is a part of."""
     model: str
     prompt: dict[str, str]
     generations: list[dict[str, Any]]

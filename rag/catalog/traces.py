@@ -93,8 +93,8 @@ def judged_traces(connection: Connection, tenant: str, store_id: int) -> Iterato
 
 def add_feedback(
     connection: Connection, tenant: str, trace: Trace, body: Mapping[str, Any], idempotency_key: str | None
-) -> Feedback:
-    """Keep feedback to a trace; with a key that was used for it before, what was kept then.
+) -> tuple[Feedback, bool]:
+    """Keep feedback to a trace, or find what was kept with the same key before; and whether it is new.
 
     Raises ChangeRequest when the key was used for other feedback (`idempotency_key_reused`), or there is as much as is
     kept (`too_much_feedback`).
@@ -104,7 +104,7 @@ def add_feedback(
         query = sa.select(_feedback).where(given, _feedback.c.idempotency_key == idempotency_key)
         row = connection.execute(query).first()
         if row is not None:
-            return _same(_one(row), body, idempotency_key)
+            return _same(_one(row), body, idempotency_key), False
     if connection.execute(sa.select(sa.func.count()).where(given)).scalar_one() >= MOST_FEEDBACK:
         raise ChangeRequest(
             f"The trace {trace.public_id!r} has {MOST_FEEDBACK} pieces of feedback, as many as are kept.",
@@ -121,7 +121,7 @@ def add_feedback(
         "created_at": made.created_at,
     }
     connection.execute(sa.insert(_feedback).values(values))
-    return made
+    return made, True
 
 
 def prune_traces(connection: Connection, before: int, judged_before: int, most: int) -> None:

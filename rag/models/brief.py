@@ -6,18 +6,12 @@ import asyncio
 import logging
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
 
 from indexes.errors import RagError
 from rag.context import Message
 from rag.models import ModelAlias, Sampling, Usage
 from rag.models.registry import ModelRegistry
 from rag.tokenizers import PromptCounter
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
-    from rag.models import Delta
 
 SECONDS = 8.0
 """That the model may take, at most."""
@@ -45,8 +39,7 @@ async def brief_answer(registry: ModelRegistry, alias: ModelAlias, asked: tuple[
     said, usage, failed = "", None, False
     try:
         async with asyncio.timeout(SECONDS), registry.queue(alias).place():
-            stream = cast("AsyncGenerator[Delta, None]", registry.llm(alias).stream(asked, sampling))
-            async with aclosing(stream) as deltas:
+            async with aclosing(registry.stream(alias, asked, sampling)) as deltas:
                 async for delta in deltas:
                     said += delta.text
                     usage = delta.usage or usage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
@@ -13,8 +13,10 @@ from urllib.parse import urlsplit
 
 from indexes.errors import ChangeRequest, NotThere, RagError, Unsupported
 from indexes.registry import resolve
-from rag.models import LLM, PROVIDERS, ModelAlias, ResponseForm, Sampling
+from rag.context import Context, Message
+from rag.models import LLM, PROVIDERS, Delta, ModelAlias, ResponseForm, Sampling
 from rag.models.queue import ModelQueue
+from rag.telemetry import Telemetry
 from rag.tokenizers import open_tokenizer
 
 GROUP = "rag.models"
@@ -31,7 +33,9 @@ LONGEST_STOP = 500
 class ModelRegistry:
     """The aliases of an installation and the providers opened for them."""
 
-    def __init__(self, tables: Mapping[str, object], default: str = EXTRACTIVE.name) -> None:
+    def __init__(
+        self, tables: Mapping[str, object], default: str = EXTRACTIVE.name, telemetry: Telemetry | None = None
+    ) -> None:
         """`tables` is what TOML holds under `[models]`: name to table. `default` answers for a request that names none.
 
         Raises ChangeRequest (`bad_settings`, `param` is `models.NAME.FIELD`) for a table that is not right, and
@@ -41,6 +45,7 @@ class ModelRegistry:
         self._aliases.update({name: read_alias(name, table) for name, table in tables.items()})
         self._open: dict[str, LLM] = {}
         self._queues: dict[str, ModelQueue] = {}
+        self._telemetry = telemetry or Telemetry()
         self._lock = Lock()
         self._default = self.get(default).name
 
@@ -67,9 +72,19 @@ class ModelRegistry:
                 self._open[alias.name] = provider_class(alias.provider)(alias)
             return self._open[alias.name]
 
+    def stream(
+        self, alias: ModelAlias, messages: tuple[Message, ...], sampling: Sampling, context: Context | None = None
+    ) -> AsyncGenerator[Delta, None]:
+        """What the provider of `alias` says: see `LLM.stream`."""
+        return self._telemetry.chat(alias, messages, sampling, self.llm(alias).stream(messages, sampling, context))
+
     def queue(self, alias: ModelAlias) -> ModelQueue:
         """The queue in front of `alias`."""
         return self._queues.setdefault(alias.name, ModelQueue(alias))
+
+    def queues(self) -> Mapping[str, ModelQueue]:
+        """The queues that were asked for, by the aliases' names."""
+        return dict(self._queues)
 
     async def close(self) -> None:
         """Close every provider that was opened. Idempotent."""

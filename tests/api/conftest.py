@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from rag.settings import IngestSettings, ServerSettings, Settings
 from tests.api.running import Corpus, RunningServer, fill
 from tests.fakes.openai_server import FakeOpenAI
+from tests.spans import Spans
 
 
 @pytest.fixture(scope="package")
@@ -22,7 +23,20 @@ def provider() -> Iterator[FakeOpenAI]:
 
 
 @pytest.fixture(scope="package")
-def server(tmp_path_factory: pytest.TempPathFactory, provider: FakeOpenAI) -> Iterator[RunningServer]:
+def recorder() -> Spans:
+    """Where the open server's spans go."""
+    return Spans()
+
+
+@pytest.fixture
+def spans(recorder: Spans) -> Spans:
+    """The spans of this test."""
+    recorder.clear()
+    return recorder
+
+
+@pytest.fixture(scope="package")
+def server(tmp_path_factory: pytest.TempPathFactory, provider: FakeOpenAI, recorder: Spans) -> Iterator[RunningServer]:
     """A server without a key that runs jobs. Its models: `extractive`, `scripted`, `small` with a smaller window,
     `helper` with a store of its own, `narrow` with two places, one to wait in and a second of patience, and `hasty`,
     which has a second for a whole answer."""
@@ -49,7 +63,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, provider: FakeOpenAI) -> It
         rerankers={"words": {"provider": "toy", "model": "overlap"}},
         ingest=IngestSettings(max_file_mb=1),
     )
-    with RunningServer(settings, jobs=True) as running:
+    with RunningServer(settings, jobs=True, telemetry=recorder.telemetry()) as running:
         yield running
 
 
@@ -64,6 +78,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
             max_body_mb=1,
             allowed_hosts=("rag.example",),
             allowed_origins=("https://app.example",),
+            open_metrics=True,
         ),
     )
     with RunningServer(settings, jobs=False) as running:

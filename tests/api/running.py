@@ -14,6 +14,7 @@ import uvicorn
 
 from api.app import create_app
 from rag.settings import Settings
+from rag.telemetry import Telemetry
 
 DOCUMENTS = {
     "returns.md": "# Returns\n\nYou may return a kettle within 30 days. Refunds take one week.\n",
@@ -30,8 +31,8 @@ ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
 class RunningServer:
     """The app under uvicorn on a free loopback port, in a thread."""
 
-    def __init__(self, settings: Settings, *, jobs: bool) -> None:
-        self.app = create_app(settings, jobs=jobs)
+    def __init__(self, settings: Settings, *, jobs: bool, telemetry: Telemetry | None = None) -> None:
+        self.app = create_app(settings, jobs=jobs, telemetry=telemetry)
         self._server = uvicorn.Server(uvicorn.Config(self.app, log_config=None))
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]

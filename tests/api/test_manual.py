@@ -30,6 +30,7 @@ PAGES = (
     "evaluation",
     "formats",
     "moving",
+    "observing",
     "operating",
     "growing",
     "clients",
