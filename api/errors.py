@@ -35,6 +35,8 @@ STATUS_OF_CODE = {
 }
 """Codes whose status is not the one of their family."""
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+TELLING = ("extra_forbidden", "nul_character", "string_too_long")
+"""Faults that say more than others of the same place."""
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 LONGEST_MESSAGE = 2_000
 LONGEST_PARAM = 256
@@ -113,9 +115,9 @@ async def _rag_error(_request: Request, error: Exception) -> Response:
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     faults = [(fault, _place(fault, error.body)) for fault in error.errors()]
-    # Of the branches of a union, the one that reached deepest is the one that was meant; a misspelt field is
-    # unknown and missing at once, and the first says more.
-    fault, place = max(faults, key=lambda found: (len(found[1]), found[0]["type"] == "extra_forbidden"))
+    # Of the branches of a union, the one that reached deepest is the one that was meant; of several at one place, a
+    # text that is refused for what it holds was meant as a text; and a misspelt field is unknown and missing at once.
+    fault, place = max(faults, key=lambda found: (len(found[1]), found[0]["type"] in TELLING))
     return error_response(_explain(fault, place, request.headers.get("content-type")))
 
 
@@ -130,7 +132,7 @@ async def _http_exception(request: Request, error: Exception) -> Response:
         response = error_response(ChangeRequest(message, code="method_not_allowed"))
         response.headers["Allow"] = ", ".join(_methods_of(request))
         return response
-    return error_response(ChangeRequest(f"{error.detail}."), error.status_code)
+    return error_response(ChangeRequest(f"{error.detail.rstrip('.')}."), error.status_code)
 
 
 def _methods_of(request: Request) -> list[str]:
@@ -170,7 +172,7 @@ def _explain(fault: Mapping[str, Any], place: Sequence[str], content_type: str |
     kind = fault["type"]
     if kind == "json_invalid":
         return ChangeRequest(f"The body is not valid JSON: {fault['ctx']['error']}.", code="invalid_json")
-    if not place and "json" not in (content_type or "json"):
+    if not place and kind != "missing" and "json" not in (content_type or ""):
         return ChangeRequest(
             "The body is read as JSON only: send it with `Content-Type: application/json`.", code="invalid_content_type"
         )

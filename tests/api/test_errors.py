@@ -48,9 +48,18 @@ def test_what_is_not_json_is_refused(http: httpx.Client, corpus: Corpus, path: s
         answer = http.post(path, content=body, headers=headers)
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, None)
     refused(http.post(path, headers=headers), 400, "missing_required_parameter")
-    for kind in ("text/plain", "application/x-www-form-urlencoded"):
+    for kind in ("", "text/plain", "application/x-www-form-urlencoded"):
         refused(http.post(path, content=b"{}", headers={"content-type": kind}), 400, "invalid_content_type")
     refused(http.post(path, json={"unknown": 1}), 400, "unknown_parameter", "unknown")
+
+
+def test_a_form_that_is_none_is_refused_in_a_sentence(http: httpx.Client) -> None:
+    part = b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nassistants\r\n'
+    for content in (b"", b"--b\r\n\r\n", part, part * 3_000 + b"--b--", b"--b\r\nX: " + b"y" * 100_000):
+        headers = {"content-type": "multipart/form-data; boundary=b"}
+        answer = http.post("/v1/files", content=content, headers=headers)
+        assert answer.status_code == 400
+        assert not answer.json()["error"]["message"].endswith("..")
 
 
 def test_fields_of_any_type_are_refused_or_taken_never_fatal(http: httpx.Client, corpus: Corpus) -> None:

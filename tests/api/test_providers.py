@@ -69,6 +69,27 @@ def test_a_fault_has_its_status_and_nothing_of_it_leaks(
 
 
 @pytest.mark.parametrize("door", DOORS)
+def test_a_stream_breaks_off_soon_after_its_key_was_revoked(
+    narrow: tuple[RunningServer, FakeOpenAI], http: httpx.Client, door: str
+) -> None:
+    server, provider = narrow
+    made = http.post("/v1/keys", json={"name": "leaver"}).json()
+    provider.chat(Say(*["word "] * 200, delay=0.1))
+    body = {**DOORS[door], "model": "narrow", "stream": True}
+    headers = {"Authorization": f"Bearer {made['secret']}"}
+    with httpx.stream("POST", f"{server.url}{door}", json=body, headers=headers, timeout=30) as answer:
+        lines = answer.iter_lines()
+        while "word" not in next(lines):
+            pass
+        http.delete(f"/v1/keys/{made['id']}")
+        revoked = time.monotonic()
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(lines)
+    assert time.monotonic() - revoked < 3
+    wait_for(lambda: queue_of(server).busy == 0, seconds=2)
+
+
+@pytest.mark.parametrize("door", DOORS)
 def test_half_a_character_of_a_model_is_none(narrow: tuple[RunningServer, FakeOpenAI], door: str) -> None:
     server, provider = narrow
     for stream in (False, True):

@@ -229,6 +229,7 @@ def test_attributes_are_replaced_and_filter_the_next_search(http: httpx.Client) 
 
     assert (hits(1), hits(2)) == (0, 1)
     assert http.post(path, json={"attributes": None}).json()["attributes"] == {}
+    refused(http.post(path, json={"attributes": {"s": "a\0b"}}), 400, "nul_character", "attributes.s")
     http.delete(f"/v1/vector_stores/{store}")
 
 

@@ -38,6 +38,7 @@ BEYOND_THE_SCHEMA: Mapping[str, str] = {
     "generation_retired": "depends on the generation's state",
     "no_standby": "depends on which generations there are",
     "filter_type": "depends on the attributes of the store's documents",
+    "idempotency_key_reused": "depends on what was sent with the key before",
     "invalid_condition": "an operator of Dify's that filters do not have, or that does not take the value",
     "invalid_filter": "a filter too deep, or of too many nodes",
     "invalid_sampling": "a top_p of 0, which OpenAI's schema allows",
