@@ -266,8 +266,9 @@ def promote(
 
     Waits until it holds what came last. `force` goes past the gate, and is recorded with what the gate said.
     Raises NotThere; ChangeRequest: `generation_live`, `generation_not_ready`, `generation_failed`, `generation_retired`
-    for one in another state, `gate_failed`, `promoted_meanwhile` where another one was promoted since this was asked;
-    TryLater (`generation_behind`) where waiting was in vain.
+    for one in another state, `generation_paused` for one that is paused and lacks something, `gate_failed`,
+    `promoted_meanwhile` where another one was promoted since this was asked; TryLater (`generation_behind`) where
+    waiting was in vain.
     """
     with backend.database.read() as connection:
         generation = generations.get_generation(connection, store, public_id)
@@ -330,24 +331,25 @@ def _exchange(
     while (behind := _behind(backend, generation)) or not _flipped(backend, store, generation, live, event, body):
         backend.background_waiting.set()
         if time.monotonic() >= deadline:
-            raise _lags(generation, behind, f"could not catch up within {wait_seconds:g} s. Try again.")
+            message = f"{_lacks(generation, behind)} could not catch up within {wait_seconds:g} s. Try again."
+            raise TryLater(message, code="generation_behind", retry_after=1.0)
         time.sleep(LOOK_EVERY)
 
 
 def _behind(backend: Backend, generation: Generation) -> int:
-    """How many changes a generation lacks. Raises TryLater where it will lack them as long as it is paused."""
+    """How many changes a generation lacks. Raises ChangeRequest where it will lack them as long as it is paused."""
     with backend.database.read() as connection:
         place = generations.require_place(connection, generation)
         now = generations.find_generation(connection, [generation.store_id], generation.public_id)
     behind = place.seq - place.through
     if behind and now is not None and now.paused:
-        raise _lags(generation, behind, "is paused. Resume it, and try again.")
+        message = f"{_lacks(generation, behind)} is paused. Resume it, and try again."
+        raise ChangeRequest(message, code="generation_paused", param="generation")
     return behind
 
 
-def _lags(generation: Generation, behind: int, said: str) -> TryLater:
-    lacks = f"The generation {generation.public_id} lacks the last {behind or 1} changes of the vector store, and"
-    return TryLater(f"{lacks} {said}", code="generation_behind", retry_after=1.0)
+def _lacks(generation: Generation, behind: int) -> str:
+    return f"The generation {generation.public_id} lacks the last {behind or 1} changes of the vector store, and"
 
 
 def _flipped(

@@ -126,7 +126,7 @@ def test_what_is_wrong_is_said_by_name(http: httpx.Client, mine: Corpus, corpus:
     http.post(f"/v1/vector_stores/{mine.store}/files", json={"file_id": late})
     wait_for(lambda: http.get(path(mine, new["id"])).json()["progress"]["lag"] > 0)
     behind = http.post(path(mine, new["id"], "promote"), json={"wait_seconds": 0})
-    assert "paused" in refused(behind, 503, "generation_behind")
+    refused(behind, 400, "generation_paused", "generation")
     assert http.post(path(mine, new["id"], "resume")).json()["paused"] is False
     assert http.post(path(mine, new["id"], "promote"), json={}).json()["state"] == "live"
 

@@ -35,6 +35,7 @@ BEYOND_THE_SCHEMA: Mapping[str, str] = {
     "generation_not_filled": "depends on the generation's state",
     "generation_not_ready": "depends on the generation's state",
     "generation_not_searchable": "depends on the generation's state",
+    "generation_paused": "depends on the generation's state",
     "generation_retired": "depends on the generation's state",
     "no_standby": "depends on which generations there are",
     "filter_type": "depends on the attributes of the store's documents",

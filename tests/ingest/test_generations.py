@@ -162,11 +162,11 @@ def test_one_that_lags_is_not_promoted(world: ByHand) -> None:
     world.put("late.txt", "A late text about terns.")
     assert world.fill() == 0
     assert world.told(ready).filled.lag == 1  # type: ignore[union-attr]
-    late = pytest.raises(TryLater, match="paused")
-    with late as told:
+    refused(lambda: world.promote(ready, wait_seconds=0.1), "generation_paused", "Resume it")
+    generations.resume(world.backend, world.store, ready.public_id)
+    with pytest.raises(TryLater, match="could not catch up") as told:
         world.promote(ready, wait_seconds=0.1)
     assert told.value.code == "generation_behind"
-    generations.resume(world.backend, world.store, ready.public_id)
     waiting = threading.Thread(target=world.promote, args=(ready,))
     waiting.start()  # it waits until somebody fills what is lacking
     world.fill()
