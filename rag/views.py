@@ -56,7 +56,9 @@ CHUNKS_A_SECOND_OF_REST = 1_000
 changes now and then cost at most a twentieth of a core (20,000 chunks take a second)."""
 MOST_REMOVED = 0.2
 LEAST_REMOVED = 1_000
-"""Nor does it wait for rest when this share of its chunks, and so many, were removed since."""
+REMOVED_A_STEP = 400
+"""Where there is no rest but this share of its chunks, and so many, were removed, it takes a step for every so many of
+them: five texts are written anew for one that was removed."""
 
 LEGS_BESIDE = 4
 MOST_COUNTED = 50_000
@@ -254,8 +256,10 @@ class View:
         if since is None or self.released:
             return
         at_rest = time.monotonic() - since >= rest + size / CHUNKS_A_SECOND_OF_REST
-        if not at_rest and self._removed < max(LEAST_REMOVED, MOST_REMOVED * size):
-            return
+        if not at_rest:
+            if self._removed < max(LEAST_REMOVED, MOST_REMOVED * size):
+                return
+            self._removed -= REMOVED_A_STEP
         try:
             more = self.words.compact()
         except RagError:
