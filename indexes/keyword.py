@@ -29,7 +29,8 @@ class KeywordIndex(Protocol):
 
     All engines use the same analysis of words (`indexes.words`). Changes become visible at
     `commit`, all together. `Hits.scores` are BM25 scores: above 0, larger is better, without an upper
-    bound, comparable only within one query; equal scores come in order of id.
+    bound, comparable only within one query; equal scores come in order of id. What was removed may weigh in them, as
+    rarity and mean length, until the index is compact (`compact`); then they depend on the texts in it alone.
     """
 
     average_words: float | None
@@ -45,6 +46,13 @@ class KeywordIndex(Protocol):
 
     def commit(self) -> None:
         """Make every change since the last commit visible to the next search."""
+        ...
+
+    def compact(self) -> bool:
+        """Take a step, of about a tenth of a second, towards an index as if nothing had ever been removed.
+
+        Whether there may be another one to take. Does nothing, and says no, while changes wait for their commit.
+        """
         ...
 
     def search(self, query: str, k: int, allowed: Ids | None = None) -> Hits:

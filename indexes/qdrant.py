@@ -88,6 +88,10 @@ class QdrantKeywordIndex:
         self._collection.remove(np.array([id_ for id_, entry in pending.items() if entry is None], dtype=np.int64))
         pending.clear()
 
+    def compact(self) -> bool:
+        """See `KeywordIndex.compact`. The engine counts the points that are there, at each search."""
+        return False
+
     def search(self, query: str, k: int, allowed: Ids | None = None) -> Hits:
         """See `KeywordIndex.search`."""
         [hits] = self._collection.search(self._scope, [Leg(query, k)], allowed=allowed)

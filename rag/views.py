@@ -50,6 +50,16 @@ BYTES_A_VIEW = 1 << 20
 BYTES_A_CHUNK = 350
 """What an open view takes beside its vectors, about: its tables, and the keyword index (measured at 100,000 chunks)."""
 
+REST_SECONDS = 5.0
+CHUNKS_A_SECOND_OF_REST = 1_000
+"""How long a view is at rest before its keyword index is made compact: longer the more that may be to write, so that
+changes now and then cost at most a twentieth of a core (20,000 chunks take a second)."""
+MOST_REMOVED = 0.2
+LEAST_REMOVED = 1_000
+REMOVED_A_STEP = 400
+"""Where there is no rest but this share of its chunks, and so many, were removed, it takes a step for every so many of
+them: five texts are written anew for one that was removed."""
+
 LEGS_BESIDE = 4
 MOST_COUNTED = 50_000
 """Words of which a view remembers how many chunks hold them."""
@@ -106,6 +116,10 @@ class View:
         self._unsaved = 0
         self._stale_since: float | None = None
         """When the snapshot may have begun to hold retired chunks."""
+        self._loose_since: float | None = None
+        """When something last changed in the keyword index, so that removed chunks may weigh in its scores."""
+        self._removed = 0
+        """How many chunks were removed from it since it was compact."""
         self._start()
 
     def follow(self, place: Place | None = None) -> None:
@@ -235,6 +249,26 @@ class View:
             # Also after a failure, which is logged: the next try is a while off.
             self._stale_since = None if self._unsaved == 0 else time.monotonic()
 
+    def compact_if_due(self, rest: float = REST_SECONDS) -> None:
+        """Take a step towards keyword scores that removed chunks have no part in, when nothing has changed for a while
+        or much was removed. Changes may come beside it; what came is looked at anew."""
+        since, size = self._loose_since, len(self)
+        if since is None or self.released:
+            return
+        at_rest = time.monotonic() - since >= rest + size / CHUNKS_A_SECOND_OF_REST
+        if not at_rest:
+            if self._removed < max(LEAST_REMOVED, MOST_REMOVED * size):
+                return
+            self._removed -= REMOVED_A_STEP
+        try:
+            more = self.words.compact()
+        except RagError:
+            self._loose_since = time.monotonic()
+            raise
+        with self._changing:
+            if not more and self._loose_since == since:
+                self._loose_since, self._removed = None, 0
+
     def __len__(self) -> int:
         """How many chunks the view holds."""
         return len(self.vectors)
@@ -317,7 +351,7 @@ class View:
             self._retire(news)
         for document_id, attributes in news.attributes.items():
             self.attributes.set(document_id, attributes, news.tags.get(document_id, ()))
-        self.words.commit()
+        self._commit_words()
         self._owners = None
         # Only now: whatever failed above leaves a view that is built anew.
         self.position, self.seen = news.through, news.seq
@@ -338,6 +372,7 @@ class View:
         self.vectors, self.words, self.attributes, self._folder = new.vectors, new.words, new.attributes, new._folder
         self._chunks_of, self._owners, self._known = new._chunks_of, new._owners, new._known
         self._unsaved, self._stale_since = self._unsaved + new._unsaved, time.monotonic()
+        self._loose_since, self._removed = time.monotonic(), new._removed
         # The old vectors are not closed, which would empty them: they go with the last search that holds them.
         old_words.close()
         shutil.rmtree(old_folder, ignore_errors=True)
@@ -349,13 +384,14 @@ class View:
             self._add(rows, self._texts(connection, rows.ids[~np.isin(rows.ids, known)]))
         gone = known[~np.isin(known, self._owned()[0])]
         self.words.remove(gone)
+        self._removed += len(gone)
         self._unsaved += len(gone)
         self._stale_since = time.monotonic()  # what is on disk may hold others, also where it was not used
         documents = sorted({document for document, _ in self._chunks_of.values()})
         tags = changes.read_tags(connection, documents)
         for document_id, attributes in changes.read_attributes(connection, documents).items():
             self.attributes.set(document_id, attributes, tags.get(document_id, ()))
-        self.words.commit()
+        self._commit_words()
         self._known = known[:0]
 
     def _rows(self, connection: Connection, version_ids: Sequence[int]) -> Iterator[ViewRows]:
@@ -387,11 +423,16 @@ class View:
         ids = np.sort(np.concatenate([ids for _, ids in gone]))
         self.vectors.remove(ids)
         self.words.remove(ids)
+        self._removed += len(ids)
         self._unsaved += len(ids)
         if self._stale_since is None:
             self._stale_since = time.monotonic()
         for document, _ in gone:
             self.attributes.remove(document)
+
+    def _commit_words(self) -> None:
+        self.words.commit()
+        self._loose_since = time.monotonic()
 
     def _owned(self) -> tuple[Ids, Ids]:
         """Every chunk, ascending, and beside it the document that it belongs to."""
@@ -567,6 +608,7 @@ class Views:
                 shutil.rmtree(self._snapshots / str(number), ignore_errors=True)
             else:
                 view.follow_to(place)
+            view.compact_if_due()
             view.save_if_due()
         except RagError as error:
             log.warning("view of generation %d lags: %s", number, error)

@@ -14,7 +14,8 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from ingest import intake
 from ingest.beir import CorpusLine, ingest_corpus, read_beir
 from ingest.runner import Runner
 from rag.backend import Backend
+from rag.catalog.records import Store
 from rag.retrieve import SearchOptions, retrieve
 from rag.settings import load_settings
 from tests.data import data_root
@@ -36,26 +38,31 @@ def articles(passages: Sequence[CorpusLine]) -> list[CorpusLine]:
     return [CorpusLine(title, title, "\n\n".join(parts)) for title, parts in texts.items()]
 
 
+@contextmanager
+def filled(chunk_tokens: int) -> Iterator[tuple[Backend, Store, list[str]]]:
+    """A store with the articles, and the questions."""
+    dataset = read_beir(data_root() / "squad2_open")
+    with tempfile.TemporaryDirectory() as folder:
+        flags = {"data": Path(folder), "embedder": "toy-384", "ingest.chunk_tokens": chunk_tokens}
+        backend = Backend(load_settings(environment={}, flags=flags))
+        runner = Runner(backend)
+        store = intake.create_store(backend, "speed")
+        ingest_corpus(backend, store, articles(dataset.corpus), lambda *_: None)
+        runner.close()
+        yield backend, store, list(dataset.queries.values())
+        asyncio.run(backend.close())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chunk-tokens", type=int, default=150)
     parser.add_argument("--questions", type=int, default=500)
     chosen = parser.parse_args()
-    dataset = read_beir(data_root() / "squad2_open")
-    with tempfile.TemporaryDirectory() as folder:
-        settings = load_settings(
-            environment={},
-            flags={"data": Path(folder), "embedder": "toy-384", "ingest.chunk_tokens": chosen.chunk_tokens},
-        )
-        backend = Backend(settings)
-        runner = Runner(backend)
-        store = intake.create_store(backend, "speed")
-        ingest_corpus(backend, store, articles(dataset.corpus), lambda *_: None)
-        runner.close()
+    with filled(chosen.chunk_tokens) as (backend, store, asked):
         began = time.perf_counter()
         chunks = len(backend.view(backend.live_generation(store)))
         opened = time.perf_counter() - began
-        questions = list(dataset.queries.values())[: chosen.questions]
+        questions = asked[: chosen.questions]
         for question in questions[:20]:
             retrieve(backend, [store], f"warm {question}", SearchOptions())
         stages: dict[str, list[float]] = {}
@@ -65,7 +72,6 @@ def main() -> None:
             stages.setdefault("beyond embedding", []).append(time.perf_counter() - began - timings["embed"])
             for stage, seconds in timings.items():
                 stages.setdefault(stage, []).append(seconds)
-        asyncio.run(backend.close())
     milliseconds = {
         stage: {
             "p50": round(1000 * float(np.percentile(s, 50)), 2),

@@ -278,6 +278,54 @@ def removing_forgets(open_index: OpenIndex, folder: Path) -> None:
     assert index.search("unmistakable", 5).ids.tolist() == [ids[0]]
 
 
+def compacted(index: KeywordIndex) -> KeywordIndex:
+    for _ in range(1000):
+        if not index.compact():
+            return index
+    raise AssertionError("there is always another step to take")
+
+
+def scores_do_not_remember_removed_texts(open_index: OpenIndex, folder: Path) -> None:
+    """Removed, replaced and changed in many commits: once it is compact, an index scores as one that is new."""
+    texts = random_texts(seed=9)
+    passing = {id_ + 10_000: ("tea", f"river stone glass {'東京 ' * 9}") for id_ in texts}
+    index = open_index(folder)
+    ids = sorted(texts)
+    for start in range(0, len(ids), 20):
+        some = ids[start : start + 20]
+        add(index, dict.fromkeys(some, ("wheel", "coffee river or")) | {n + 10_000: passing[n + 10_000] for n in some})
+        add(index, {id_: texts[id_] for id_ in some[::2]})
+        index.remove(np.array([id_ + 10_000 for id_ in some[1:]]))
+        index.commit()
+    add(index, {id_: texts[id_] for id_ in ids})
+    index.remove(np.array([*passing, ids[0], ids[9]]))
+    index.commit()
+    left = {id_: texts[id_] for id_ in ids if id_ not in (ids[0], ids[9])}
+    new = filled(open_index, folder.with_name("new"), left)
+    compacted(index)
+    assert len(index) == len(left)
+    for query in QUERIES:
+        agree(index.search(query, 1000), truth(index, left, query), 1000)
+        np.testing.assert_allclose(index.scores(query, np.array(ids)), new.scores(query, np.array(ids)), rtol=1e-4)
+        assert index.search(query, 1000).ids.tolist() == new.search(query, 1000).ids.tolist()
+    assert index.document_frequency(WORDS) == new.document_frequency(WORDS)
+
+
+def compacting_leaves_changes_to_the_commit(open_index: OpenIndex, folder: Path) -> None:
+    index = filled(open_index, folder, {1: ("", "river"), 2: ("", "river"), 3: ("", "cloud")})
+    index.remove(np.array([3]))
+    index.commit()
+    index.add([KeywordEntry(1, "glass"), KeywordEntry(4, "paper")])
+    index.remove(np.array([2]))
+    assert not index.compact()
+    assert index.search("river glass paper", 9).ids.tolist() == [1, 2]
+    index.commit()
+    compacted(index)
+    assert index.search("river", 9).ids.tolist() == []
+    assert index.search("glass paper", 9).ids.tolist() == [1, 4]
+    assert len(index) == 2
+
+
 def removed_before_the_commit_never_appears(open_index: OpenIndex, folder: Path) -> None:
     index = open_index(folder)
     index.add([KeywordEntry(1, "river"), KeywordEntry(2, "river")])
@@ -376,6 +424,8 @@ CHECKS = (
     changes_wait_for_the_commit,
     adding_again_replaces,
     removing_forgets,
+    scores_do_not_remember_removed_texts,
+    compacting_leaves_changes_to_the_commit,
     removed_before_the_commit_never_appears,
     scores_are_those_of_the_search,
     document_frequency_counts_texts,

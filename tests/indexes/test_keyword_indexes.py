@@ -127,6 +127,26 @@ def test_a_search_beside_closing_is_unharmed(name: str, tmp_path: Path) -> None:
         index.add([KeywordEntry(1, "late")])
 
 
+def test_compacting_goes_step_by_step_and_searches_see_every_text_after_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexes.tantivy.WRITTEN_ANEW", 30)
+    index = open_keyword_index("tantivy", tmp_path / "index")
+    for first in (1, 101, 201):
+        index.add([KeywordEntry(id_, f"river stone{id_ % 5}") for id_ in range(first, first + 100)])
+        index.commit()
+    index.remove(np.arange(90, 120))
+    index.commit()
+    steps = 0
+    while index.compact():
+        steps += 1
+        assert len(index) == len(index.search("river", 1000).ids) == 270
+    assert steps >= 6
+    assert not any(segment["deletes"] for segment in json.loads((tmp_path / "index/meta.json").read_text())["segments"])
+    index.close()
+    assert not index.compact()
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted where /proc names them")
 def test_a_small_index_keeps_no_writer_between_commits(tmp_path: Path) -> None:
     """Thousands of small stores may be open at a time."""

@@ -23,6 +23,25 @@ class DeletesNothing(TantivyIndex):
         pass
 
 
+class RemembersRemovedTexts(TantivyIndex):
+    """What was removed weighs in the rarity of words and in the mean length, until the engine happens to merge."""
+
+    def compact(self):
+        return False
+
+
+class CompactsWhatIsNotCommitted(TantivyIndex):
+    def compact(self):
+        self._uncommitted = False
+        return super().compact()
+
+
+class AlwaysCompacting(TantivyIndex):
+    def compact(self):
+        super().compact()
+        return True
+
+
 class CommitLost(TantivyIndex):
     def commit(self):
         pass

@@ -83,6 +83,34 @@ def test_adds_replacements_deletes_and_attributes_reach_the_next_query(
         check_view_is_the_catalog(backend, store)
 
 
+def test_scores_of_a_store_at_rest_do_not_remember_what_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rag.views.FOLLOW_EVERY", 3600.0)
+
+    with open_backend(toy_settings(tmp_path)) as backend:
+        stores = [intake.create_store(backend, name) for name in ("changed", "new")]
+        for store in stores:
+            for animal in ("zebra", "okapi", "ibex"):
+                add_text(backend, store, f"{animal}.txt", f"A {animal} has stripes and long legs.")
+        add_text(backend, stores[0], "violin.txt", "A violin has strings, and stripes where light falls on its wood.")
+        wait_until_idle(backend)
+        changed, new = (backend.view(backend.live_generation(store)) for store in stores)
+
+        def scores(view: View) -> list[float]:
+            view.follow()
+            return sorted(view.search(None, "zebra stripes violin", None, 10, None).keyword.tolist())
+
+        assert len(scores(changed)) == 4  # now the four share a segment
+        intake.delete_documents(backend, [all_documents(backend, stores[0])["violin.txt"]])
+        assert len(scores(changed)) == 3
+        changed.compact_if_due()
+        assert scores(changed) != scores(new)  # it is not at rest yet
+        for _ in range(2):
+            changed.compact_if_due(rest=-1.0)
+        assert scores(changed) == scores(new)
+
+
 def test_a_second_process_sees_a_write_at_once(tmp_path: Path) -> None:
     settings = toy_settings(tmp_path)
     writer = """
