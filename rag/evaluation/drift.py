@@ -79,13 +79,15 @@ def vector_signals(before: Vectors, day: Vectors, seed: int = 0) -> list[Signal]
     cosines = _cosines(np.concatenate([before, day]).astype(np.float64))
     nearest = np.partition(cosines, -NEIGHBOURS, axis=1)[:, -NEIGHBOURS:]
     truth = np.arange(len(cosines)) >= len(before)
-    labels = np.stack([truth, *(draw.permutation(truth) for _ in range(PERMUTATIONS))], axis=1)
+    chance = draw.permuted(np.tile(truth, (PERMUTATIONS, 1)), axis=1)
+    labels = np.concatenate([truth[None, :], chance]).T
     near = (cosines >= nearest.min(axis=1, keepdims=True)).astype(np.float32)
-    classified = (near @ labels.astype(np.float32)) / near.sum(axis=1, keepdims=True)
-    lonely = 1 - nearest.mean(axis=1, keepdims=True)
+    # Where more are equally near, their share counts.
+    classified = NEIGHBOURS * (near @ labels.astype(np.float32)) / near.sum(axis=1, keepdims=True)
+    _, lonely = np.unique(-nearest.mean(axis=1), return_inverse=True)
     return [
-        _area_signal("shift", areas(classified, labels), numbers),
-        _area_signal("novelty", areas(lonely, labels), numbers),
+        _area_signal("shift", areas(classified.round().astype(np.int64), labels), numbers),
+        _area_signal("novelty", areas(lonely[:, None], labels), numbers),
     ]
 
 
@@ -140,10 +142,10 @@ def _choices(number: int, chosen: int) -> float:
     return math.lgamma(number + 1) - math.lgamma(chosen + 1) - math.lgamma(number - chosen + 1)
 
 
-def areas(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
+def areas(scores: NDArray[np.int64], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Of each column, the chance that a row with a label scores above one without, ties counting half; the area under
-    the ROC curve. `scores` has as many columns as `labels`, or one for all; 0.5 for a column with labels of one kind
-    only."""
+    the ROC curve. `scores` are small numbers from 0, in as many columns as `labels`, or one for all. 0.5 for a column
+    with labels of one kind only."""
     ranks = np.apply_along_axis(_ranks, 0, scores)
     yes = labels.sum(axis=0)
     no = len(labels) - yes
@@ -151,10 +153,10 @@ def areas(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> NDArray[np.
     return np.where(yes * no > 0, above / np.maximum(yes * no, 1), 0.5)
 
 
-def _ranks(column: NDArray[np.float64]) -> NDArray[np.float64]:
+def _ranks(column: NDArray[np.int64]) -> NDArray[np.float64]:
     """From 1, equal ones sharing the mean of theirs."""
-    _, place, counts = np.unique(column, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place])
+    sizes = np.bincount(column)
+    return np.asarray((np.cumsum(sizes) - (sizes - 1) / 2)[column])
 
 
 def _cosines(rows: NDArray[np.float64]) -> NDArray[np.float64]:

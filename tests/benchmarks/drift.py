@@ -4,7 +4,7 @@
 
 A trial draws 1,000 questions of one set as the days before and others of it as the day, and puts a share of foreign
 ones into the day. Its alarm is that of the questions' vectors (`shift` or `novelty`): the other signals want a store.
-With a share of 0 % an alarm is a false one. Foreign questions come from one other set (`scifact`: claims; `emanual`:
+With nothing planted an alarm is a false one. Foreign questions come from one other set (`scifact`: claims; `emanual`:
 a device's manual), from many at once (`oos`: what an assistant was never meant for), or are one topic (`intents`: one
 intent of `clinc_oos`, another for each trial). `twice` repeats each of the days' questions, as people do.
 """
@@ -28,7 +28,6 @@ from tests.data import shared_data
 
 Vectors = NDArray[np.float32]
 DAYS = (50, 100, 200)
-SHARES = (0.0, 0.1, 0.2)
 
 
 def questions(name: str, file: str = "queries.jsonl") -> list[dict[str, Any]]:
@@ -103,15 +102,17 @@ def main() -> None:
     usual, foreign = collections(options.questions)
     pairs = [("squad", "scifact"), ("squad", "emanual"), ("squad", "oos"), ("squad", "intents")]
     pairs += [("clinc", "scifact"), ("clinc", "oos"), ("clinc", "intents"), ("twice", "emanual")]
-    found = []
-    for asked, strange in pairs:
+    found: list[dict[str, Any]] = []
+    for asked in usual:
         for day in DAYS:
-            for share in SHARES:
-                if share or strange == next(other for one, other in pairs if one == asked):
-                    windows = options.windows if not share else max(options.windows // 5, 20)
-                    one = measured(usual[asked], foreign[strange], day, share, windows)
-                    found.append({"usual": asked, "foreign": strange if share else None, **one})
-                    print(_said(found[-1]), flush=True)
+            one = measured(usual[asked], [usual[asked]], day, 0.0, options.windows)
+            found.append({"usual": asked, "foreign": None, **one})
+            print(_said(found[-1]), flush=True)
+    for asked, strange in pairs:
+        for day, share in ((50, 0.2), (100, 0.2), (200, 0.2), (200, 0.1)):
+            one = measured(usual[asked], foreign[strange], day, share, options.windows // 3)
+            found.append({"usual": asked, "foreign": strange, **one})
+            print(_said(found[-1]), flush=True)
     if options.json:
         options.json.write_text("".join(json.dumps(one) + "\n" for one in found))
 

@@ -20,6 +20,7 @@ from rag.backend import Backend
 from rag.catalog import batches, drift, schema
 from rag.catalog.records import DAY, Store
 from rag.evaluation.drift import WATCHES
+from rag.gauges import read_gauges
 from tests.backends import add_text, all_documents, open_backend, toy_settings, wait_until_idle
 
 TODAY = int(time.time()) // DAY
@@ -126,6 +127,7 @@ def test_a_planted_fifth_raises_the_alarm_in_the_next_look(backend: Backend, cap
     }
     assert standing["shift"] + standing["novelty"] >= 1
     assert set(standing) == set(WATCHES)
+    assert next(one.values for one in read_gauges(backend) if one.name == "drift_alarms") == standing
     assert caplog.text.count("drifted") == 1
 
 
