@@ -13,6 +13,7 @@ from api.schemas.drift import CanariesObject, DriftDay, DriftObject, SetCanaries
 from ingest import drift as watching
 from rag.backend import Backend
 from rag.catalog import drift
+from rag.catalog.drift import Canaries
 from rag.catalog.records import DAY, Store
 from rag.evaluation.drift import FALSE_ALARMS
 
@@ -51,9 +52,12 @@ def _object(backend: Backend, store: Store, found: Mapping[int, Mapping[str, Any
     days = [DriftDay(day=watching.date_of(day), **body) for day, body in found.items()]
     return DriftObject(
         vector_store_id=store.public_id,
-        canaries=frozen
-        and CanariesObject(question_set=frozen.name, questions=len(frozen.hits), frozen_at=frozen.frozen_at),
+        canaries=_canaries(frozen) if frozen else None,
         false_alarms=round(FALSE_ALARMS, 4),
         alarms=days[0].alarms if days else [],
         days=days,
     )
+
+
+def _canaries(frozen: Canaries) -> CanariesObject:
+    return CanariesObject(question_set=frozen.name, questions=len(frozen.hits), frozen_at=frozen.frozen_at)

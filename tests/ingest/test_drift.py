@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,7 +135,7 @@ def test_a_planted_fifth_raises_the_alarm_in_the_next_look(backend: Backend, cap
 def topics(draw: np.random.Generator, number: int, at: int | None = None) -> np.ndarray:
     rows = np.eye(384)[np.full(number, at) if at is not None else draw.integers(0, 5, number)]
     rows = rows + draw.normal(0, 0.03, rows.shape)
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
 
 def test_canaries_notice_a_lost_document(backend: Backend) -> None:
@@ -164,7 +165,7 @@ def test_one_store_that_cannot_be_asked_is_in_nobodys_way(backend: Backend, monk
         planted(backend, store, TODAY - 1, vectors)
     real = watching.count
 
-    def failing(backend: Backend, store: Store, day: int) -> dict:
+    def failing(backend: Backend, store: Store, day: int) -> dict[str, Any]:
         if store.id == first.id:
             raise TryLater("The engine is out of reach.", code="unreachable")
         return real(backend, store, day)

@@ -25,7 +25,7 @@ def unit(draw: np.random.Generator, number: int, middle: int | None = None) -> n
     """Unit vectors about a few topics, or about one of their own."""
     topics = np.eye(32)[np.full(number, middle) if middle is not None else draw.integers(0, 5, number)]
     rows = topics + draw.normal(0, 0.12, (number, 32))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
 
 def test_the_examples() -> None:
@@ -36,7 +36,7 @@ def test_the_examples() -> None:
     ("before", "day"), [((20, 1000), (12, 200)), ((0, 10), (0, 10)), ((5, 5), (0, 3)), ((3, 9), (7, 8))]
 )
 def test_fisher_is_scipys(before: tuple[int, int], day: tuple[int, int]) -> None:
-    from scipy.stats import fisher_exact
+    from scipy.stats import fisher_exact  # type: ignore[import-untyped]
 
     table = [[day[0], day[1] - day[0]], [before[0], before[1] - before[0]]]
     assert fisher(before, day) == pytest.approx(fisher_exact(table, alternative="greater").pvalue)
