@@ -7,7 +7,7 @@ day is drawn anew among all the vectors, and what is rarer than the level by cha
 
 - `shift`: how well a classifier tells the day's questions from those before, as the area under its ROC curve (a domain
   classifier). 0.5: not at all. It goes by a question's nearest others, and by no means by the question itself: how many
-  of them are the day's. `tests.benchmarks.drift` says what it finds; a linear classifier found fewer topics.
+  of them are the day's. `tests.benchmarks.drift` says what it finds.
 - `novelty`: how much farther from their nearest others the day's questions lie, as such an area. A few questions about
   many foreign things are no cluster that a classifier could find, but each of them stands alone.
 - `low_score`: questions whose best hit is no more relevant than that of the lowest tenth was before.
