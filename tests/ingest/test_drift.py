@@ -23,6 +23,7 @@ from rag.catalog.records import DAY, Store
 from rag.evaluation.drift import WATCHES
 from rag.gauges import read_gauges
 from tests.backends import add_text, all_documents, open_backend, toy_settings, wait_until_idle
+from tests.postgres import Postgres
 
 TODAY = int(time.time()) // DAY
 
@@ -180,3 +181,17 @@ def test_one_store_that_cannot_be_asked_is_in_nobodys_way(backend: Backend, monk
     assert watching.Watch(backend, lambda: 1, lambda: False).step()
     with backend.database.read() as connection:
         assert [len(drift.days(connection, store.id, 0, TODAY)) for store in (first, second)] == [1, 1]
+
+
+def test_days_are_looked_at_over_postgresql_too(postgres: Postgres, tmp_path: Path) -> None:
+    with postgres.database() as url, open_backend(toy_settings(tmp_path, catalog=url), jobs=False) as backend:
+        store = intake.create_store(backend, "s")
+        planted(backend, store, TODAY - 2, topics(np.random.default_rng(3), 3))
+        question_sets.create(backend, "canaries", ['{"question": "?!", "answers": ["x"]}'])
+        watching.freeze(backend, store, "canaries")
+        watch = watching.Watch(backend, lambda: 1, lambda: False)
+        assert [watch.step() for _ in range(3)] == [True, True, False]
+        with backend.database.read() as connection:
+            found = drift.days(connection, store.id, 0, TODAY)
+            assert drift.standing_alarms(connection, TODAY) == dict.fromkeys(WATCHES, 0)
+        assert [body["canaries"] is not None for body in found.values()] == [False, True]
