@@ -32,6 +32,7 @@ from api.routes import (
     chat,
     context,
     dify,
+    drift,
     embeddings,
     evaluations,
     file_batches,
@@ -106,7 +107,7 @@ def create_app(
     install_handlers(app)
     stores = (files, vector_stores, store_files, file_batches, folders, generations)
     answers = (search, context, chat, responses, traces, embeddings, models)
-    served: tuple[ModuleType, ...] = (*stores, *answers, question_sets, evaluations, keys, dify)
+    served: tuple[ModuleType, ...] = (*stores, *answers, question_sets, evaluations, drift, keys, dify)
     if settings.server.mcp:
         served += (mcp,)
     for module in (health, metrics, *(served if role != "worker" else ())):

@@ -486,6 +486,44 @@ def eval_experiment(
     experiment.run(call, file, out, trackers=tracker or [], keep=keep)
 
 
+@command(eval_app, name="groundedness")
+def eval_groundedness(
+    call: Call,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines: answer, context (texts), perhaps label.")],
+    method: Annotated[str | None, typer.Option(help="words, nli or judge [groundedness.method].")] = None,
+) -> None:
+    """Check answers against their passages, and the check against people's labels."""
+    from api.commands import groundedness
+
+    groundedness.run(call, file, method)
+
+
+@command(eval_app, name="abstention")
+def eval_abstention(
+    call: Call,
+    store: Store,
+    questions: Annotated[str, typer.Option(metavar="SET", help="A question set: NAME, NAME@VERSION or id.")],
+    most: Annotated[float, typer.Option(min=0, max=1, help="Answerable questions that may be lost.")] = 0.05,
+) -> None:
+    """Choose the relevance below which nothing is answered on dev, and see what it does on test."""
+    from api.commands import abstention
+
+    abstention.run(call, store, questions, most)
+
+
+@command(eval_app, name="drift")
+def eval_drift(
+    call: Call,
+    store: Store,
+    canaries: Annotated[str | None, typer.Option(metavar="SET", help="Ask these each day; '' for none.")] = None,
+    today: Annotated[bool, typer.Option("--today", help="Look at today so far.")] = False,
+) -> None:
+    """Show what changed in what is asked, found and said, day by day."""
+    from api.commands import drift
+
+    drift.run(call, store, canaries, today=today)
+
+
 @command(questions_app, name="import")
 def import_questions(
     call: Call,

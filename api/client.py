@@ -185,6 +185,15 @@ class Client:
         """Candidates for a question set out of feedback."""
         return self._call("GET", f"/v1/vector_stores/{_segment(store)}/feedback_questions")
 
+    def drift(self, store: str, *, today: bool) -> Json:
+        """What the days of a store came to, or today so far."""
+        return self._call("POST" if today else "GET", f"/v1/vector_stores/{_segment(store)}/drift")
+
+    def set_canaries(self, store: str, question_set: str | None) -> Json:
+        """Let the questions of a set, or none, be asked again each day."""
+        body = {"question_set": question_set}
+        return self._call("PUT", f"/v1/vector_stores/{_segment(store)}/drift/canaries", json=body)
+
     def create_evaluation(self, body: Json) -> Json:
         """Queue an evaluation."""
         return self._call("POST", "/v1/evaluations", json=body)

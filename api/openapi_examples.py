@@ -119,6 +119,10 @@ EXAMPLES: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "a thumb": {"trace_id": TRACE, "name": "helpful", "value": True},
         "a word": {"trace_id": TRACE, "name": "verdict", "label": "outdated", "comment": "The fee was raised."},
     },
+    ("put", "/v1/vector_stores/{vector_store_id}/drift/canaries"): {
+        "watch": {"question_set": QUESTIONS},
+        "watch no more": {"question_set": None},
+    },
     ("post", "/v1/evaluations"): {
         "two ways of searching": {
             "vector_store_id": STORE,

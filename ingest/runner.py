@@ -25,6 +25,7 @@ from indexes.errors import RagError, TryLater
 from ingest import evaluations, indexing
 from ingest.backfill import Backfill
 from ingest.background import Background
+from ingest.drift import Watch
 from ingest.expiry import expire
 from ingest.importing import sweep_imports
 from ingest.intake import sweep, sweep_blobs
@@ -163,10 +164,11 @@ class Runner:
     def _begin_background(self) -> None:
         backfill = Backfill(self._backend, lambda: self._worker or 0, lambda: self._pipeline.embeds, self._stop)
         filling = backfill.step, backfill.empty_step
+        watch = Watch(self._backend, lambda: self._worker or 0, self._stop.is_set)
         self._background = [
             Background(filling, self._backend.background_waiting, self._stop),
             # Apart: one evaluation may take minutes.
-            Background([self._evaluate], Event(), self._stop),
+            Background([self._evaluate, watch.step], Event(), self._stop),
         ]
 
     def _tell(self, fault: Exception) -> None:

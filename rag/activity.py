@@ -51,3 +51,13 @@ class Activity:
                 log.warning("that the store %d was used is noted later: %s", store_id, error)
             except Exception:  # the next one may go through
                 log.exception("that the store %d was used is noted later", store_id)
+
+
+class Unnoted:
+    """Of a backend whose questions are no use of a store: they are the installation's own."""
+
+    def used(self, used: Sequence[Store]) -> None:
+        """Note nothing."""
+
+    def close(self) -> None:
+        """Nothing is held."""

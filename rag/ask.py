@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -19,6 +20,7 @@ from rag.answer import answer as answer_from
 from rag.backend import Backend
 from rag.catalog import chunks
 from rag.catalog.chunks import StoredChunk
+from rag.catalog.drift import Sampled
 from rag.catalog.records import Store
 from rag.context import Context, Message
 from rag.conversation import by_model, by_words
@@ -27,7 +29,7 @@ from rag.models.registry import EXTRACTIVE, ModelRegistry, merge_sampling
 from rag.pack import pack
 from rag.pack_settings import Order, PackSettings
 from rag.prompt import load_prompt
-from rag.retrieve import Retrieval, SearchOptions
+from rag.retrieve import QUERY_LIMIT, Retrieval, SearchOptions
 from rag.tokenizers import BUILT_IN
 from rag.traces import groundedness_of, row_of, trace_of
 
@@ -185,7 +187,21 @@ def _count(backend: Backend, said: Answer, first: float) -> None:
 def _trace(backend: Backend, prepared: Prepared, said: Answer | None, fault: BaseException | None) -> None:
     words = backend.settings.traces.capture
     row = row_of(backend.caller, prepared, trace_of(backend, prepared, said, fault), capture=words)
-    backend.traces.submit(row, lambda: {"groundedness": groundedness_of(prepared, said, words=words)})
+    later = lambda: {"groundedness": groundedness_of(prepared, said, words=words)}  # noqa: E731
+    backend.traces.submit(row, later, _vectors(backend, prepared))
+
+
+def _vectors(backend: Backend, prepared: Prepared) -> list[Sampled]:
+    """The question's vectors in the spaces that were searched, for the sample of its day."""
+    if not backend.settings.drift.queries or not backend.settings.traces.days:
+        return []
+    found = []
+    for generation in prepared.retrieval.generations:
+        fingerprint = backend.space(generation).fingerprint
+        vector = backend.question_vectors.peek(fingerprint, prepared.query[:QUERY_LIMIT])
+        if vector is not None:
+            found.append(Sampled(generation.store_id, generation.space_id, vector, random.random()))  # noqa: S311
+    return found
 
 
 async def _standalone(backend: Backend, ask: Ask) -> tuple[str | None, Usage | None]:

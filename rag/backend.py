@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from indexes import require_keyword_index, require_vector_index
 from indexes.errors import ChangeRequest, RagError, TryLater, Unsupported
 from rag.access import Caller
-from rag.activity import Activity
+from rag.activity import Activity, Unnoted
 from rag.blobs import BlobStore, open_blobs, require_blobs
 from rag.blobs import place_of as blobs_place
 from rag.catalog import generations, stores
@@ -77,6 +77,11 @@ class QuestionVectors:
                 self._kept.popitem(last=False)
         return vector
 
+    def peek(self, fingerprint: str, question: str) -> NDArray[np.float32] | None:
+        """The vector of a question in a space, None when it is not kept."""
+        with self._lock:
+            return self._kept.get((fingerprint, question))
+
 
 class Backend:
     """One open installation. Safe to use from several threads; close it at the end.
@@ -103,7 +108,7 @@ class Backend:
         self.database.blobs = blobs_place(secret(settings.blobs))
         self.keys = Keys(self.database)
         self.texts = Texts(self.blobs)
-        self.activity = Activity(self.database)
+        self.activity: Activity | Unnoted = Activity(self.database)
         self.views = Views(
             self.database, self.folder / "views", self.space, settings.views.memory_mb << 20, warm=self.embedder
         )

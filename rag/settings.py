@@ -189,6 +189,16 @@ class GroundednessSettings(Section):
     """The alias of the language model that judges; unset: the default model."""
 
 
+class DriftSettings(Section):
+    """Watching from day to day what is asked and found."""
+
+    queries: int = Field(default=200, ge=0, le=5_000)
+    """Vectors of questions that are kept of each store and day, drawn at random; 0 keeps none and watches nothing but
+    canaries. Without traces (`traces.days` 0) none are kept either."""
+    days: int = Field(default=365, ge=15)
+    """Days for which it is kept what each day came to."""
+
+
 class ResponseSettings(Section):
     """Responses and chat completions that were stored for their callers."""
 
@@ -241,6 +251,7 @@ class Settings(Section):
     responses: ResponseSettings = ResponseSettings()
     gate: GateSettings = GateSettings()
     groundedness: GroundednessSettings = GroundednessSettings()
+    drift: DriftSettings = DriftSettings()
     models: dict[str, dict[str, Any]] = {}
     embedders: dict[str, dict[str, Any]] = {}
     rerankers: dict[str, dict[str, Any]] = {}

@@ -10,13 +10,14 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from indexes.errors import RagError, TryLater
 from rag.access import Caller
-from rag.catalog import answered, responses, traces
+from rag.catalog import answered, drift, responses, traces
 from rag.catalog.database import Database
+from rag.catalog.drift import Sampled
 from rag.catalog.traces import Feedback, Trace
 from rag.evaluation.feedback import thumb_of
 from rag.evaluation.groundedness import check_answer
@@ -147,21 +148,22 @@ class TraceWriter:
         self._database = database
         self._meters = meters
         self._settings = settings
-        self._waiting: deque[tuple[Mapping[str, Any], Later | None]] = deque()
+        self._waiting: deque[tuple[Mapping[str, Any], Later | None, Sequence[Sampled]]] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._thread: threading.Thread | None = None
         self._lost = 0
         self._pruned_at = float("-inf")
 
-    def submit(self, row: Mapping[str, Any], later: Later | None = None) -> None:
-        """Let a trace be written soon. Never waits. `later` works out the rest of its body where that is written."""
+    def submit(self, row: Mapping[str, Any], later: Later | None = None, vectors: Sequence[Sampled] = ()) -> None:
+        """Let a trace be written soon. Never waits. `later` works out the rest of its body where that is written;
+        `vectors` are the question's, for the sample of its day."""
         with self._changed:
             if self._closing or len(self._waiting) >= MOST_WAITING:
                 self._lost += 1
                 self._meters.lost(1)
                 return
-            self._waiting.append((row, later))
+            self._waiting.append((row, later, vectors))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="traces", daemon=True)
                 self._thread.start()
@@ -190,11 +192,11 @@ class TraceWriter:
                     self._changed.wait(GATHER_SECONDS)
                 some = [self._waiting[at] for at in range(min(BATCH, len(self._waiting)))]
             self._tell_lost()
-            rows = [self._finished(row, later) for row, later in some]
-            written = self._write(rows)
+            rows = [self._finished(row, later) for row, later, _ in some]
+            written = self._write(rows, [one for *_, vectors in some for one in vectors])
             with self._changed:
                 for at, row in enumerate(rows):
-                    self._waiting[at] = row, None
+                    self._waiting[at] = row, None, some[at][2]
                 for _ in range(len(rows) if written else 0):
                     self._waiting.popleft()
                 self._changed.notify_all()
@@ -218,11 +220,13 @@ class TraceWriter:
             if len(self._waiting) < BATCH and not self._closing:
                 time.sleep(2 * (time.perf_counter() - began))
 
-    def _write(self, rows: list[Mapping[str, Any]]) -> bool:
+    def _write(self, rows: list[Mapping[str, Any]], vectors: Sequence[Sampled]) -> bool:
         """Write some rows; False when that is to be tried again."""
         try:
             with self._database.write() as connection:
                 traces.add_traces(connection, rows)
+                if vectors:
+                    drift.add_query_vectors(connection, vectors, int(time.time()) // DAY, self._settings.drift.queries)
             if time.monotonic() - self._pruned_at > PRUNE_SECONDS:
                 self._pruned_at = time.monotonic()
                 prune(self._database, self._settings)
@@ -247,6 +251,7 @@ def prune(database: Database, settings: Settings) -> None:
     with database.write() as connection:
         traces.prune_traces(connection, now - int(kept.days * DAY), now - int(kept.judged_days * DAY), kept.most)
         responses.prune_responses(connection, now - int(settings.responses.days * DAY), settings.responses.most)
+        drift.forget_vectors(connection, now // DAY - drift.VECTOR_DAYS)
 
 
 def find_trace(backend: Backend, trace_id: str) -> tuple[Trace, list[Feedback]]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from rag.catalog import batches, schema
-from rag.catalog.records import FOLLOWING
+from rag.catalog import batches, drift, schema
+from rag.catalog.records import DAY, FOLLOWING
 
 _documents, _generations, _stores = schema.documents.c, schema.generations.c, schema.stores.c
 
@@ -34,7 +35,7 @@ def read_stock(connection: Connection) -> Stock:
         open_batches=batches.count_open(connection),
         generations=_by_state(connection, schema.generations, (*FOLLOWING, "retired", "failed")),
         generation_lag=_lag(connection),
-        drift_alarms=_drift_alarms(connection),
+        drift_alarms=drift.standing_alarms(connection, int(time.time()) // DAY),
     )
 
 
@@ -52,8 +53,3 @@ def _lag(connection: Connection) -> dict[str, int]:
         .group_by(_generations.state)
     )
     return {state: int(number) for state, number in connection.execute(query)}
-
-
-def _drift_alarms(_connection: Connection) -> dict[str, int]:
-    """None: nothing watches for drift yet."""
-    return {}

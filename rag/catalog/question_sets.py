@@ -81,7 +81,8 @@ def list_sets(connection: Connection, tenant: str, page: PageRequest) -> Page[Qu
 
 
 def delete_set(connection: Connection, question_set: QuestionSet) -> None:
-    """Forget a version with its questions."""
+    """Forget a version with its questions, also where they are canaries."""
+    connection.execute(sa.delete(schema.canaries).where(schema.canaries.c.question_set_id == question_set.id))
     connection.execute(sa.delete(_questions).where(_questions.c.question_set_id == question_set.id))
     mine = _sets.c.id == question_set.id
     connection.execute(sa.update(_sets).where(mine).values(deleted_at=int(time.time())))

@@ -490,3 +490,42 @@ evaluations = _table(
 A running one is its worker's; when that one is no longer among `workers`, whoever comes takes it over, and `crashes` is
 counted up. `stores` are the
 numbers of the stores that it stands on, as in `rag.catalog.answered`. `done` of `total` counts questions."""
+
+
+def _watched(name: str, *items: sa.schema.SchemaItem) -> sa.Table:
+    """A table of what is watched of a store."""
+    store = sa.Column("store_id", Id, sa.ForeignKey("stores.id", ondelete="CASCADE"), nullable=False)
+    return _table(name, _id(), store, *items)
+
+
+query_vectors = _watched(
+    "query_vectors",
+    sa.Column("space_id", Id, sa.ForeignKey("spaces.id"), nullable=False),
+    sa.Column("day", sa.Integer, nullable=False),
+    sa.Column("rank", sa.Double, nullable=False),
+    sa.Column("vector", sa.LargeBinary, nullable=False),
+    sa.Index(None, "store_id", "day"),
+)
+"""A sample of the vectors of questions, those with the smallest `rank` of a store, space and day (since 1970, UTC).
+`rank` is drawn at random from [0, 1), so that it does not matter who adds what in which order. No words."""
+
+canaries = _watched(
+    "canaries",
+    sa.Column("question_set_id", Id, sa.ForeignKey("question_sets.id"), nullable=False),
+    sa.Column("hits", Json, nullable=False),
+    sa.Column("frozen_at", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("store_id"),
+)
+"""What the questions of a set found when they were frozen: by the id of each, pairs of a document's number and its
+relevance, best first."""
+
+drift_days = _watched(
+    "drift_days",
+    sa.Column("day", sa.Integer, nullable=False),
+    sa.Column("worker_id", Id),
+    sa.Column("crashes", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("body", Json),
+    sa.UniqueConstraint("store_id", "day"),
+)
+"""What was found of each day; without a `body` it is its worker's, or whoever's who comes when that one is no longer
+among `workers`. `crashes` counts the workers that did not bring it to an end."""

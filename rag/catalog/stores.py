@@ -151,6 +151,9 @@ def delete_store(connection: Connection, store: Store) -> list[str]:
     spaces = sa.select(schema.generations.c.space_id).where(schema.generations.c.store_id == store.id)
     space_ids = list(connection.execute(spaces).scalars())
     for table in (
+        schema.query_vectors,
+        schema.canaries,
+        schema.drift_days,
         schema.generation_events,
         schema.generations,
         schema.file_batches,

@@ -13,6 +13,7 @@ import pytest
 
 from ingest import archive, failures, sniff
 from rag.embedders import EmbedderRegistry
+from rag.evaluation.groundedness import BLIND_SPOTS
 from rag.models.registry import ModelRegistry
 from rag.settings import Settings, load_settings, settings_names
 from tests.api.running import fill
@@ -32,6 +33,7 @@ PAGES = (
     "moving",
     "observing",
     "operating",
+    "quality",
     "growing",
     "clients",
 )
@@ -143,6 +145,18 @@ def test_evaluation_works_as_written(tmp_path: Path) -> None:
     assert "nDCG@10" in said[2]
     assert "chunk_tokens 128" in said[3]
     assert "<svg" in (tmp_path / "experiment-sizes" / "report.html").read_text()
+
+
+def test_quality_works_as_written(tmp_path: Path) -> None:
+    with running(one_process(tmp_path, {"RAG_EMBEDDER": "toy-384"})) as installation:
+        environment = surroundings(installation.processes[0], tmp_path)
+        said = [run(example, tmp_path, environment, seconds=60) for example in examples("quality", "sh")]
+    assert "2 answers by words: 1 with a sentence" in said[0]
+    assert "macro-F1 1.000" in said[0]
+    assert all(spot in said[0] for spot in BLIND_SPOTS)
+    assert "chosen on 2 questions (dev)" in said[1]
+    assert "Canaries: lamps@1, 4 questions." in said[2]
+    assert "no alarm" in said[2]
 
 
 def test_the_clients_work_as_written(tmp_path: Path) -> None:

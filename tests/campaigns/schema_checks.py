@@ -21,6 +21,7 @@ from schemathesis.specs.openapi.checks import (
 
 BEYOND_THE_SCHEMA: Mapping[str, str] = {
     "ambiguous_name": "depends on how many stores have the name",
+    "too_many_questions": "depends on the size of the set",
     "another_folder": "depends on which folder the store remembers",
     "bad_cursor": "depends on which rows there are",
     "broken_line": "a text of JSON lines, which no schema looks into",

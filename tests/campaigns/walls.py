@@ -200,6 +200,8 @@ def _measure(world: World, http: httpx.Client, tenant: str) -> None:
     made = http.post("/v1/question_sets", params={"name": f"questions of {word}"}, content=json.dumps(line))
     assert made.status_code == 200, made.text
     world.measured[tenant, "question_set"] = made.json()["id"]
+    watched = http.put("/v1/vector_stores/handbook/drift/canaries", json={"question_set": made.json()["id"]})
+    assert watched.status_code == 200, watched.text
     body = {"vector_store_id": "handbook", "question_set": made.json()["id"], "arms": [{"name": word}]}
     asked = http.post("/v1/evaluations", json=body)
     assert asked.status_code == 200, asked.text

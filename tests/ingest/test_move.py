@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from indexes.errors import ChangeRequest, NotThere, RagError, TryLater
-from ingest import evaluations, intake, move
+from ingest import drift, evaluations, intake, move
 from ingest.arms import EvaluationRequest
 from rag import question_sets
 from rag.access import Caller
@@ -64,6 +64,7 @@ def fill(settings: Settings, documents: int = 12) -> None:
         add_text(backend, backend.find_store("houses"), "waiting.md", text_of(102))
         question_sets.create(backend, "about houses", ['{"question": "Ä?", "labels": [{"document": "2.md"}]}'])
         told = {"vector_store_id": "houses", "question_set": "about houses", "arms": [{"name": "a"}]}
+        drift.freeze(backend, backend.find_store("houses"), "about houses")
         evaluations.submit(backend, EvaluationRequest.model_validate(told))
 
 
