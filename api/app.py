@@ -33,6 +33,7 @@ from api.routes import (
     context,
     dify,
     embeddings,
+    experiments,
     file_batches,
     files,
     folders,
@@ -51,6 +52,7 @@ from api.routes import (
 from indexes.errors import ChangeRequest
 from ingest.runner import Runner
 from rag.backend import Backend
+from rag.mirroring import Mirroring
 from rag.settings import Settings, secret
 from rag.telemetry import Telemetry
 
@@ -74,6 +76,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         backend = await anyio.to_thread.run_sync(Backend, settings, telemetry)
         app.state.backend = backend
+        app.state.mirroring = Mirroring(backend)
         app.state.runner = runner = Runner(backend) if jobs and role != "api" else None
         app.state.readiness = Readiness(backend, runner, warm=warm)
         try:
@@ -85,6 +88,7 @@ def create_app(
         finally:
             if runner is not None:
                 await anyio.to_thread.run_sync(runner.close)
+            await anyio.to_thread.run_sync(app.state.mirroring.close)
             await backend.close()
 
     app = FastAPI(
@@ -104,7 +108,7 @@ def create_app(
     install_handlers(app)
     stores = (files, vector_stores, store_files, file_batches, folders, generations)
     answers = (search, context, chat, responses, traces, embeddings, models)
-    served: tuple[ModuleType, ...] = (*stores, *answers, keys, dify)
+    served: tuple[ModuleType, ...] = (*stores, *answers, experiments, keys, dify)
     if settings.server.mcp:
         served += (mcp,)
     for module in (health, metrics, *(served if role != "worker" else ())):

@@ -122,11 +122,15 @@ generations_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+experiments_app = typer.Typer(
+    help="Prompts and models compared on live traffic.", no_args_is_help=True, rich_markup_mode=None
+)
 keys_app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True, rich_markup_mode=None)
 eval_app = typer.Typer(help="Measure retrieval.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(stores_app, name="stores")
 app.add_typer(generations_app, name="generations")
 app.add_typer(keys_app, name="keys")
+app.add_typer(experiments_app, name="experiments")
 app.add_typer(eval_app, name="eval")
 
 
@@ -261,6 +265,19 @@ def roll_back(call: Call, store: Store, wait_seconds: CatchUp = None) -> None:
     generations.roll_back(call, store, wait_seconds)
 
 
+@command(generations_app, name="mirror")
+def mirror_generation(
+    call: Call,
+    store: Store,
+    generation: Generation,
+    share: Annotated[float, typer.Argument(min=0, max=1, help="Of the questions; 0 for none.")],
+) -> None:
+    """Ask a generation a share of the live questions too, and compare what it finds."""
+    from api.commands import generations
+
+    generations.mirror_generation(call, store, generation, share)
+
+
 @command(generations_app, name="pause")
 def pause_generation(call: Call, store: Store, generation: Generation) -> None:
     """Stop filling a generation for a while."""
@@ -283,6 +300,22 @@ def retire_generation(call: Call, store: Store, generation: Generation) -> None:
     from api.commands import generations
 
     generations.change_generation(call, store, generation, "retire")
+
+
+@command(experiments_app, name="list")
+def list_experiments(call: Call) -> None:
+    """List the online experiments of the settings."""
+    from api.commands import experiments
+
+    experiments.list_experiments(call)
+
+
+@command(experiments_app, name="show")
+def show_experiment(call: Call, name: Annotated[str, typer.Argument(metavar="NAME", help="Of the settings.")]) -> None:
+    """Show what the arms of an experiment have come to, and what their differences are worth."""
+    from api.commands import experiments
+
+    experiments.show_experiment(call, name)
 
 
 @command(keys_app, name="create")

@@ -143,9 +143,24 @@ class Client:
         """Let the generation answer again that was live last."""
         return self._call("POST", _generations_of(store, "rollback"), json=body)
 
+    def mirror_generation(self, store: str, generation: str, share: float) -> Json:
+        """Ask a generation a share of the questions too."""
+        return self._call("POST", _generations_of(store, generation, "mirror"), json={"share": share})
+
     def change_generation(self, store: str, generation: str, what: str) -> Json:
         """`pause`, `resume` or `retire` a generation."""
         return self._call("POST", _generations_of(store, generation, what))
+
+    # Experiments
+
+    def experiments(self) -> list[Json]:
+        """The online experiments of the settings."""
+        found: list[Json] = self._call("GET", "/v1/experiments")["data"]
+        return found
+
+    def experiment(self, name: str) -> Json:
+        """What an online experiment has come to."""
+        return self._call("GET", f"/v1/experiments/{_segment(name)}")
 
     # Keys
 

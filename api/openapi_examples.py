@@ -70,6 +70,9 @@ EXAMPLES: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "once it is ready": {},
         "past the gate, waiting for what came last": {"force": True, "wait_seconds": 10},
     },
+    ("post", "/v1/vector_stores/{vector_store_id}/generations/{generation_id}/mirror"): {
+        "a tenth of the questions": {"share": 0.1}
+    },
     ("post", "/v1/vector_stores/{vector_store_id}/generations/rollback"): {"go back": {}},
     ("put", "/v1/vector_stores/{vector_store_id}/folders"): {
         "remember": {"prefix": "notes/", "host": "laptop", "path": "/home/ada/notes"}

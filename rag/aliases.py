@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from indexes.errors import ChangeRequest
@@ -12,7 +13,11 @@ Spec = TypeVar("Spec")
 
 
 def read_table(
-    section: str, kind: type[Spec], name: str, table: Mapping[str, Any], useless: Mapping[str, Collection[str]]
+    section: str,
+    kind: type[Spec],
+    name: str,
+    table: Mapping[str, Any],
+    useless: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> Spec:
     """The spec in the table `[section.name]`; `useless` names fields that a provider has no use for.
 
@@ -28,9 +33,10 @@ def read_table(
             f"{fault['loc'][-1] if fault['loc'] else 'table'}: {fault['msg']}" for fault in error.errors()
         )
         raise _invalid(section, name, faults) from error
-    named = sorted(set(useless.get(table["provider"], ())) & table.keys())
+    provider = table.get("provider", "")
+    named = sorted(set(useless.get(provider, ())) & table.keys())
     if named:
-        raise _invalid(section, name, f"the provider {table['provider']!r} has no use for {', '.join(named)}")
+        raise _invalid(section, name, f"the provider {provider!r} has no use for {', '.join(named)}")
     return spec
 
 

@@ -61,6 +61,8 @@ class Ask:
     """Count with another tokenizer than the alias's (for a model that is not in the registry)."""
     order: Order | None = None
     max_passages: int | None = None
+    arms: Mapping[str, str] = field(default_factory=dict)
+    """The arm of each experiment that this is a part of."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class Prepared:
     """By `time.perf_counter`."""
     timings: Mapping[str, float]
     """Seconds of each stage."""
+    arms: Mapping[str, str] = field(default_factory=dict)
+    """The arm of each experiment that it is a part of."""
     otel_trace_id: str | None = None
     """Of the trace of OpenTelemetry that this is a part of, if there is one."""
 
@@ -143,6 +147,7 @@ def prepare(backend: Backend, ask: Ask) -> Prepared:
         trace_id=trace_id,
         started=started,
         timings={**retrieval.timings, "pack": packing},
+        arms=ask.arms,
         otel_trace_id=backend.telemetry.mark(trace_id),
     )
     if ask.kind == "context":

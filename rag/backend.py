@@ -17,6 +17,7 @@ from indexes import require_keyword_index, require_vector_index
 from indexes.errors import ChangeRequest, TryLater, Unsupported
 from rag.access import Caller
 from rag.activity import Activity
+from rag.assignment import read_experiments
 from rag.blobs import BlobStore, open_blobs, require_blobs
 from rag.blobs import place_of as blobs_place
 from rag.catalog import generations, stores
@@ -94,6 +95,7 @@ class Backend:
         require_together(settings.vector_index, settings.keyword_index)
         self.folder = usable_folder(settings.data)
         self.models = ModelRegistry(settings.models, settings.model, self.telemetry)
+        self.experiments = read_experiments(settings.experiments, self.models, settings.prompts)
         self.database: Database = open_database(self.folder, secret(settings.catalog))
         self.blobs: BlobStore = open_blobs(self.folder, secret(settings.blobs))
         self.database.blobs = blobs_place(secret(settings.blobs))

@@ -1,8 +1,8 @@
 """Settings: one TOML file, environment variables and flags, in that order of growing precedence.
 
 A setting `[section] field` is `RAG_SECTION_FIELD` in the environment; one at the top of the file is
-`RAG_FIELD`. `RAG_API_KEY` is short for `RAG_SERVER_API_KEY`. Tables of aliases (`[models.NAME]`,
-`[embedders.NAME]`, `[rerankers.NAME]`) stand only in the file. `Settings.origins` remembers where each value came from.
+`RAG_FIELD`. `RAG_API_KEY` is short for `RAG_SERVER_API_KEY`. Tables of aliases (`[models.NAME]`, `[embedders.NAME]`,
+`[rerankers.NAME]`) and of experiments stand only in the file. `Settings.origins` remembers where each value came from.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from indexes.errors import ChangeRequest
 DEFAULT_FILE = "rag.toml"
 SHORT_NAMES = {"RAG_API_KEY": "server.api_key"}
 NOT_SETTINGS = {"RAG_CONFIG", "RAG_TEST_DATA", "RAG_URL"}
-TABLES = ("models", "embedders", "rerankers")
+TABLES = ("models", "embedders", "rerankers", "experiments")
 LISTS = ("allowed_hosts", "allowed_origins", "ordered")
 """Settings that a variable or a flag gives as words with commas between them."""
 
@@ -233,6 +233,7 @@ class Settings(Section):
     models: dict[str, dict[str, Any]] = {}
     embedders: dict[str, dict[str, Any]] = {}
     rerankers: dict[str, dict[str, Any]] = {}
+    experiments: dict[str, dict[str, Any]] = {}
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 

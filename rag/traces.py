@@ -49,6 +49,7 @@ def trace_of(backend: Backend, prepared: Prepared, said: Answer | None, fault: B
         "kind": prepared.kind,
         "otel_trace_id": prepared.otel_trace_id,
         "model": prepared.alias.name,
+        "experiments": dict(prepared.arms),
         "prompt": {"id": context.prompt_id, "hash": context.prompt_hash},
         "generations": [
             {
@@ -238,4 +239,5 @@ def give_feedback(
 def row_of(caller: Caller, prepared: Prepared, body: Mapping[str, Any]) -> dict[str, Any]:
     """A trace as it is written."""
     owner = answered.owner(caller, prepared.store_ids)
-    return {**owner, "public_id": prepared.trace_id, "created_at": int(time.time()), "body": dict(body)}
+    row = {**owner, "public_id": prepared.trace_id, "created_at": int(time.time()), "body": dict(body)}
+    return {**row, "arms": prepared.arms}

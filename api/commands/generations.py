@@ -60,6 +60,11 @@ def roll_back(call: Call, store: str, wait: float | None) -> None:
     _act(call, lambda client: client.roll_back(store, _waiting(wait)))
 
 
+def mirror_generation(call: Call, store: str, generation: str, share: float) -> None:
+    """Ask a generation a share of the questions too."""
+    _act(call, lambda client: client.mirror_generation(store, generation, share))
+
+
 def change_generation(call: Call, store: str, generation: str, what: str) -> None:
     """Pause, resume or retire a generation."""
     _act(call, lambda client: client.change_generation(store, generation, what))
@@ -107,6 +112,8 @@ def _print(generation: Json) -> None:
     if generation["progress"]:
         documents, lag, left = _progress(generation)
         print_text(f"  {documents} documents, {lag} changes behind{f', {left} left' if left else ''}.")
+    if generation["mirror"]:
+        print_text(f"  {_mirrored(generation['mirror'])}")
 
 
 def _row(generation: Json) -> list[object]:
@@ -123,6 +130,18 @@ def _progress(generation: Json) -> tuple[str, str, str]:
     documents, left = progress["documents"], progress["seconds_left"]
     told = "" if not left or generation["state"] == "live" else f"{left:,.0f} s"
     return f"{documents['done']:,}/{documents['total']:,}", f"{progress['lag']:,}", told
+
+
+def _mirrored(mirror: Json) -> str:
+    if not mirror["questions"]:
+        return f"Asked {mirror['share']:.0%} of the questions too; none so far."
+    live, here = mirror["live_ms"], mirror["mirrored_ms"]
+    order = "" if mirror["correlation"] is None else f", in like order by {mirror['correlation']:.2f} (Kendall)"
+    return (
+        f"Asked {mirror['share']:.0%} of the questions too: {mirror['questions']:,} so far, {mirror['overlap']:.1%} of "
+        f"the hits the same{order}; p50 {here['p50']:.1f} ms (live {live['p50']:.1f}), p95 {here['p95']:.1f} "
+        f"(live {live['p95']:.1f})."
+    )
 
 
 def _indexes(generation: Json) -> str:

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from api.answering import Pieces, begin, grounds
 from api.dependencies import OpenBackend, new_router, requires
 from api.errors import as_rag_error, error_body
-from api.routes.context import named_stores, to_ask
+from api.routes.context import named_stores, to_ask, user_of
 from api.schemas.chat import (
     Annotation,
     AssistantMessage,
@@ -33,6 +33,7 @@ from api.sse import DONE, event
 from rag import listing
 from rag.answer import Answer, TextDelta
 from rag.ask import Ask, Prepared
+from rag.assignment import choose
 from rag.backend import Backend
 from rag.catalog.records import PageRequest
 from rag.models import Sampling
@@ -126,8 +127,10 @@ def _ask(backend: Backend, body: ChatRequest) -> Ask:
         stop=stop,
         response_format=body.wanted_format(),
     )
-    stores = named_stores(backend, body.vector_store_ids, body.model)
-    return to_ask(body, stores, plain_messages(body.messages), sampling, "chat.completion")
+    user = user_of(backend.caller, body.safety_identifier, body.user, (body.metadata or {}).get("user_id"))
+    choice = choose(backend.experiments, body.model, body.prompt, user)
+    stores = named_stores(backend, body.vector_store_ids, choice.model)
+    return to_ask(body, stores, plain_messages(body.messages), sampling, "chat.completion", choice)
 
 
 async def _store(backend: Backend, frame: _Frame, completion: ChatCompletion) -> None:

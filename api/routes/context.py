@@ -11,7 +11,9 @@ from api.schemas.chat import Answering, ContextRequest, ContextResponse, Passage
 from api.schemas.search import search_options
 from indexes.errors import ChangeRequest
 from rag import listing
+from rag.access import Caller
 from rag.ask import Ask, Kind, Prepared, prepare
+from rag.assignment import Choice, choose
 from rag.backend import Backend
 from rag.catalog.records import Store
 from rag.context import Message
@@ -23,7 +25,8 @@ router = new_router(tags=["context"])
 @router.post("/v1/context", dependencies=[requires("query")])
 def make_context(body: ContextRequest, request: Request, backend: OpenBackend) -> ContextResponse:
     """The context for a question over the stores that the body names."""
-    return _context(request, backend, body, named_stores(backend, body.vector_store_ids, body.model))
+    choice = _choice(backend, body)
+    return _context(request, backend, body, choice, named_stores(backend, body.vector_store_ids, choice.model))
 
 
 @router.post("/v1/vector_stores/{vector_store_id}/context", dependencies=[requires("query")])
@@ -37,7 +40,7 @@ def make_store_context(
             code="unknown_parameter",
             param="vector_store_ids",
         )
-    return _context(request, backend, body, [store])
+    return _context(request, backend, body, _choice(backend, body), [store])
 
 
 def named_stores(backend: Backend, names: Sequence[str] | None, model: str | None = None) -> list[Store]:
@@ -50,20 +53,29 @@ def named_stores(backend: Backend, names: Sequence[str] | None, model: str | Non
     return list(found.values())
 
 
+def user_of(caller: Caller, *named: str | None) -> str | None:
+    """Who asks: the first of these names that a request has, else the user of its claim, else its key."""
+    return next(filter(None, (*named, caller.user, caller.key_id)), None)
+
+
 def to_ask(
     body: Answering,
     stores: Sequence[Store],
     messages: tuple[Message, ...],
     sampling: Sampling,
     kind: Kind = "context",
+    choice: Choice | None = None,
 ) -> Ask:
-    """What a request asks for. Raises ChangeRequest for a filter that is not one."""
+    """What a request asks for, with the model and the prompt that were chosen for it, else those that it names. Raises
+    ChangeRequest for a filter that is not one."""
+    choice = choice or Choice(body.model, body.prompt)
     return Ask(
         stores=tuple(stores),
         messages=messages,
         kind=kind,
-        model=body.model,
-        prompt=body.prompt,
+        model=choice.model,
+        prompt=choice.prompt,
+        arms=choice.arms,
         search=search_options(body, body.score_threshold),
         sampling=sampling,
         window=body.window,
@@ -73,11 +85,17 @@ def to_ask(
     )
 
 
-def _context(request: Request, backend: Backend, body: ContextRequest, stores: Sequence[Store]) -> ContextResponse:
+def _choice(backend: Backend, body: ContextRequest) -> Choice:
+    return choose(backend.experiments, body.model, body.prompt, user_of(backend.caller))
+
+
+def _context(
+    request: Request, backend: Backend, body: ContextRequest, choice: Choice, stores: Sequence[Store]
+) -> ContextResponse:
     messages: tuple[Message, ...] = ({"role": "user", "content": body.question or ""},)
     if body.messages is not None:
         messages = plain_messages(body.messages)
-    prepared = prepare(backend, to_ask(body, stores, messages, Sampling(max_tokens=body.max_tokens)))
+    prepared = prepare(backend, to_ask(body, stores, messages, Sampling(max_tokens=body.max_tokens), choice=choice))
     request.state.trace_id = prepared.trace_id
     return _context_response(prepared)
 

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from api.answering import Pieces, begin, grounds
 from api.dependencies import OpenBackend, new_router, requires
 from api.errors import as_rag_error
-from api.routes.context import named_stores
+from api.routes.context import named_stores, user_of
 from api.schemas.common import Cursor, NotNull
 from api.schemas.responses import (
     RESULTS,
@@ -42,6 +42,7 @@ from indexes.errors import ChangeRequest, RagError, TryLater
 from rag import listing
 from rag.answer import Answer, TextDelta
 from rag.ask import Ask, Prepared
+from rag.assignment import choose
 from rag.backend import Backend
 from rag.catalog.responses import StoredResponse
 from rag.citations import Citation
@@ -171,13 +172,16 @@ def _ask(backend: Backend, asked: _Asked) -> Ask:
     earlier = listing.stored_conversation(backend, asked.previous) if asked.previous else []
     said = [message for stored in earlier for message in (*_messages(stored.input), *_messages(stored.body["output"]))]
     instructions = [{"role": "system", "content": body.instructions}] if body.instructions else []
+    user = user_of(backend.caller, body.safety_identifier, body.user, (body.metadata or {}).get("user_id"))
+    choice = choose(backend.experiments, body.model, _prompt(backend, body), user)
     return Ask(
-        stores=tuple(named_stores(backend, tool.vector_store_ids if tool else None, body.model)),
+        stores=tuple(named_stores(backend, tool.vector_store_ids if tool else None, choice.model)),
         messages=(*instructions, *said, *_messages(asked.items)),
         kind="response",
         truncation=body.truncation or "disabled",
-        model=body.model,
-        prompt=_prompt(backend, body),
+        model=choice.model,
+        prompt=choice.prompt,
+        arms=choice.arms,
         search=_search(body),
         sampling=Sampling(
             temperature=body.temperature,

@@ -64,6 +64,8 @@ class TraceObject(ResponseModel):
     otel_trace_id: str | None = None
     """Of OpenTelemetry's trace that it is a part of."""
     model: str
+    experiments: dict[str, str] | None = None
+    """The arm of each experiment that it was a part of."""
     prompt: dict[str, str]
     generations: list[dict[str, Any]]
     query: WordsObject

@@ -119,6 +119,7 @@ generations = _table(
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("changed_at", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("emptied", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("mirror_share", sa.Double, nullable=False, server_default="0"),
     sa.CheckConstraint("state IN ('building','ready','live','standby','retired','failed')", name="state"),
     sa.Index("uq_generations_public_id", "public_id", unique=True),
     sa.Index(None, "store_id"),
@@ -141,7 +142,23 @@ Every version that is visible at the number `filled_through` of the store's chan
 and their vectors in the space, and, with an engine of its own, its points; and so have those published at the next
 number whose ids are up to `filled_within`. The live one is filled through all there is, whatever stands here.
 `worker_id` is who fills it now, `characters_per_second` how fast that went last; `changed_at` is when it came into its
-state; `settings` are its own for retrieval; `emptied` once what nothing else uses of a retired one is gone."""
+state; `settings` are its own for retrieval; `emptied` once what nothing else uses of a retired one is gone. While it is
+ready or a standby, it is asked a `mirror_share` of the questions that the live one answers, too."""
+
+mirrored_questions = _table(
+    "mirrored_questions",
+    _id(),
+    sa.Column("generation_id", Id, sa.ForeignKey("generations.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("live_id", Id, nullable=False),
+    sa.Column("k", sa.Integer, nullable=False),
+    sa.Column("overlap", sa.Double, nullable=False),
+    sa.Column("correlation", sa.Double),
+    sa.Column("live_ms", sa.Double, nullable=False),
+    sa.Column("mirrored_ms", sa.Double, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Index(None, "generation_id"),
+)
+"""How a generation found what the live one (`live_id`) did, question by question: see `rag.mirroring`."""
 
 generation_events = _table(
     "generation_events",
@@ -394,6 +411,16 @@ go on with. `kind` is `response` or `chat.completion`."""
 
 traces = _answered("traces", sa.Column("body", Json, nullable=False))
 """How answers came about."""
+
+trace_arms = _table(
+    "trace_arms",
+    sa.Column("trace_id", Id, sa.ForeignKey("traces.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("experiment", sa.String(64), nullable=False),
+    sa.Column("arm", sa.String(64), nullable=False),
+    sa.PrimaryKeyConstraint("trace_id", "experiment"),
+    sa.Index(None, "experiment"),
+)
+"""Which arm of an online experiment an answer came from: see `rag.assignment`."""
 
 feedback = _table(
     "feedback",

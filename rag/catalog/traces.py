@@ -41,8 +41,15 @@ class Feedback:
 
 
 def add_traces(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Keep traces; each row has `public_id`, `created_at`, `body` and the columns of `answered.owner`."""
-    connection.execute(sa.insert(_traces), [dict(row) for row in rows])
+    """Keep traces; each row has `public_id`, `created_at`, `body`, the columns of `answered.owner`, and `arms`, the arm
+    of each experiment."""
+    connection.execute(sa.insert(_traces), [{name: row[name] for name in row if name != "arms"} for row in rows])
+    arms = {row["public_id"]: row["arms"] for row in rows if row["arms"]}
+    if arms:
+        made = connection.execute(sa.select(_traces.c.id, _traces.c.public_id).where(_traces.c.public_id.in_(arms)))
+        columns = ("trace_id", "experiment", "arm")
+        values = [(row.id, *pair) for row in made for pair in arms[row.public_id].items()]
+        connection.execute(sa.insert(schema.trace_arms), [dict(zip(columns, v, strict=True)) for v in values])
 
 
 def get_trace(connection: Connection, caller: Caller, public_id: str) -> Trace:
