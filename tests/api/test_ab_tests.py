@@ -106,7 +106,7 @@ def test_one_that_is_deleted_in_flight_costs_no_trace(
     late = {"public_id": "trace_late", "created_at": int(time.time()), "documents": [], "arms": {begun: "quotes"}}
     backend.traces.submit({**row, **late})
     assert find_trace(backend, "trace_late")[0].public_id == "trace_late"
-    refused(http.get(f"/v1/ab_tests/{begun}/report"), 404, "ab_test_not_found")
+    refused(http.get(f"/v1/ab_tests/{begun}/report"), 404, "ab_test_not_found", "ab_test_id")
 
 
 def test_it_is_listed_and_ended(http: httpx.Client, begun: str, corpus: Corpus) -> None:

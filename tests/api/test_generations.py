@@ -174,6 +174,10 @@ def test_a_share_of_the_questions_is_mirrored(http: httpx.Client, mine: Corpus, 
     assert 0 < found["overlap"] <= 1
     assert found["live_ms"]["p50"] > 0 < found["mirrored_ms"]["p50"]
     (live, _) = http.get(path(mine)).json()["data"]
-    refused(http.post(path(mine, live["id"], "mirror"), json={"share": 1.0}), 400, "generation_not_mirrored")
-    refused(http.post(path(mine, "gen_other", "mirror"), json={"share": 1.0}), 404, "generation_not_found")
-    refused(http.post(path(mine, new, "mirror"), json={"share": 1.5}), 400, "invalid_value")
+    refused(
+        http.post(path(mine, live["id"], "mirror"), json={"share": 1.0}), 400, "generation_not_mirrored", "generation"
+    )
+    refused(
+        http.post(path(mine, "gen_other", "mirror"), json={"share": 1.0}), 404, "generation_not_found", "generation"
+    )
+    refused(http.post(path(mine, new, "mirror"), json={"share": 1.5}), 400, "invalid_value", "share")
