@@ -20,6 +20,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 BEYOND_THE_SCHEMA: Mapping[str, str] = {
+    "ab_test_running": "depends on which tests run",
     "ambiguous_name": "depends on how many stores have the name",
     "another_folder": "depends on which folder the store remembers",
     "bad_cursor": "depends on which rows there are",
@@ -33,11 +34,13 @@ BEYOND_THE_SCHEMA: Mapping[str, str] = {
     "generation_failed": "depends on the generation's state",
     "generation_live": "depends on the generation's state",
     "generation_not_filled": "depends on the generation's state",
+    "generation_not_mirrored": "depends on the generation's state",
     "generation_not_ready": "depends on the generation's state",
     "generation_not_searchable": "depends on the generation's state",
     "generation_retired": "depends on the generation's state",
     "no_standby": "depends on which generations there are",
     "filter_type": "depends on the attributes of the store's documents",
+    "invalid_arms": "arms of the same name, or the same in all else, or whose shares do not make up 1",
     "invalid_condition": "an operator of Dify's that filters do not have, or that does not take the value",
     "invalid_filter": "a filter too deep, or of too many nodes",
     "invalid_sampling": "a top_p of 0, which OpenAI's schema allows",
