@@ -29,6 +29,7 @@ from api.middleware import (
 from api.openapi import describe
 from api.readiness import Readiness
 from api.routes import (
+    ab_tests,
     chat,
     context,
     dify,
@@ -55,6 +56,7 @@ from indexes.errors import ChangeRequest
 from ingest.runner import Runner
 from rag.backend import Backend
 from rag.keys import is_made
+from rag.mirroring import Mirroring
 from rag.settings import Settings, secret
 from rag.telemetry import Telemetry
 
@@ -78,6 +80,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         backend = await anyio.to_thread.run_sync(Backend, settings, telemetry)
         app.state.backend = backend
+        app.state.mirroring = Mirroring(backend)
         app.state.runner = runner = Runner(backend) if jobs and role != "api" else None
         app.state.readiness = Readiness(backend, runner, warm=warm)
         try:
@@ -89,6 +92,7 @@ def create_app(
         finally:
             if runner is not None:
                 await anyio.to_thread.run_sync(runner.close)
+            await anyio.to_thread.run_sync(app.state.mirroring.close)
             await backend.close()
 
     app = FastAPI(
@@ -107,7 +111,7 @@ def create_app(
     install_handlers(app)
     stores = (files, vector_stores, store_files, file_batches, folders, generations)
     answers = (search, context, chat, responses, traces, embeddings, models)
-    served: tuple[ModuleType, ...] = (*stores, *answers, question_sets, evaluations, drift, keys, dify)
+    served: tuple[ModuleType, ...] = (*stores, *answers, question_sets, evaluations, ab_tests, drift, keys, dify)
     if settings.server.mcp:
         served += (mcp,)
     for module in (health, metrics, *(served if role != "worker" else ())):

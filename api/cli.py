@@ -59,6 +59,7 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", readable=False, hel
 Store = Annotated[str, typer.Argument(metavar="STORE", help="A vector store's name or id.")]
 Question = Annotated[str, typer.Argument(metavar="QUESTION")]
 Generation = Annotated[str, typer.Argument(metavar="GENERATION", help="A generation's id.")]
+ABTest = Annotated[str, typer.Argument(metavar="TEST", help="An A/B test's id.")]
 CatchUp = Annotated[
     float | None, typer.Option("--wait-seconds", min=0, help="For how long to wait for what came last.")
 ]
@@ -129,10 +130,12 @@ generations_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+ab_app = typer.Typer(help="Compare prompts and models on live users.", no_args_is_help=True, rich_markup_mode=None)
 keys_app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True, rich_markup_mode=None)
 eval_app = typer.Typer(help="Measure retrieval.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(stores_app, name="stores")
 app.add_typer(generations_app, name="generations")
+app.add_typer(ab_app, name="ab")
 app.add_typer(keys_app, name="keys")
 questions_app = typer.Typer(help="Keep question sets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(eval_app, name="eval")
@@ -270,6 +273,19 @@ def roll_back(call: Call, store: Store, wait_seconds: CatchUp = None) -> None:
     generations.roll_back(call, store, wait_seconds)
 
 
+@command(generations_app, name="mirror")
+def mirror_generation(
+    call: Call,
+    store: Store,
+    generation: Generation,
+    share: Annotated[float, typer.Argument(min=0, max=1, help="Of the questions; 0 for none.")],
+) -> None:
+    """Ask a generation a share of the live questions too, and compare what it finds."""
+    from api.commands import generations
+
+    generations.mirror_generation(call, store, generation, share)
+
+
 @command(generations_app, name="pause")
 def pause_generation(call: Call, store: Store, generation: Generation) -> None:
     """Stop filling a generation for a while."""
@@ -292,6 +308,57 @@ def retire_generation(call: Call, store: Store, generation: Generation) -> None:
     from api.commands import generations
 
     generations.change_generation(call, store, generation, "retire")
+
+
+@command(ab_app, name="create")
+def create_ab_test(
+    call: Call,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it.")],
+    arms: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ARM...",
+            help="NAME:SHARE, then prompt=NAME and model=ALIAS with commas: warm:0.5,prompt=warm. The first is how it "
+            "is now.",
+        ),
+    ],
+) -> None:
+    """Begin an A/B test of prompts, models or both."""
+    from api.commands import ab_tests
+
+    ab_tests.create_test(call, name, arms)
+
+
+@command(ab_app, name="list")
+def list_ab_tests(call: Call) -> None:
+    """List A/B tests and their arms."""
+    from api.commands import ab_tests
+
+    ab_tests.list_tests(call)
+
+
+@command(ab_app, name="show")
+def show_ab_test(call: Call, test: ABTest) -> None:
+    """Show what the arms of an A/B test have come to, and what their differences are worth."""
+    from api.commands import ab_tests
+
+    ab_tests.show_report(call, test)
+
+
+@command(ab_app, name="end")
+def end_ab_test(call: Call, test: ABTest) -> None:
+    """Let nobody take part in an A/B test any more. Its report stays."""
+    from api.commands import ab_tests
+
+    ab_tests.end_test(call, test)
+
+
+@command(ab_app, name="delete")
+def delete_ab_test(call: Call, test: ABTest) -> None:
+    """Forget an A/B test and its report."""
+    from api.commands import ab_tests
+
+    ab_tests.delete_test(call, test)
 
 
 @command(keys_app, name="create")

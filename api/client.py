@@ -143,9 +143,35 @@ class Client:
         """Let the generation answer again that was live last."""
         return self._call("POST", f"/v1/vector_stores/{_segment(store)}/rollback", json=body)
 
+    def mirror_generation(self, store: str, generation: str, share: float) -> Json:
+        """Ask a generation a share of the questions too."""
+        return self._call("POST", _generations_of(store, generation, "mirror"), json={"share": share})
+
     def change_generation(self, store: str, generation: str, what: str) -> Json:
         """`pause`, `resume` or `retire` a generation."""
         return self._call("POST", _generations_of(store, generation, what))
+
+    # A/B tests
+
+    def ab_tests(self) -> Iterator[Json]:
+        """Every A/B test, oldest first."""
+        return self._pages("/v1/ab_tests", {})
+
+    def create_ab_test(self, body: Json) -> Json:
+        """Begin an A/B test."""
+        return self._call("POST", "/v1/ab_tests", json=body)
+
+    def ab_test_report(self, test: str) -> Json:
+        """What an A/B test has come to."""
+        return self._call("GET", f"/v1/ab_tests/{_segment(test)}/report")
+
+    def end_ab_test(self, test: str) -> Json:
+        """Let nobody take part in an A/B test any more."""
+        return self._call("POST", f"/v1/ab_tests/{_segment(test)}/end")
+
+    def delete_ab_test(self, test: str) -> Json:
+        """Forget an A/B test."""
+        return self._call("DELETE", f"/v1/ab_tests/{_segment(test)}")
 
     # Keys
 

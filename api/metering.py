@@ -1,4 +1,5 @@
-"""Counts every request by the template of its route, and how it was answered. Pure ASGI, outside of everything else."""
+"""Around every request: counts it by the template of its route and how it was answered, and lets what it searched for
+be mirrored once it has ended. Pure ASGI, outside of everything else."""
 
 from __future__ import annotations
 
@@ -32,12 +33,13 @@ class Metered:
                 status = message["status"]
             await send(message)
 
+        app = scope["app"].state
         try:
-            await self._app(scope, receive, noting)
+            with app.mirroring.after():
+                await self._app(scope, receive, noting)
         finally:
             method = scope["method"] if scope["method"] in METHODS else UNKNOWN
-            meters = scope["app"].state.backend.meters
-            meters.request(method, _route(scope), status, time.perf_counter() - started)
+            app.backend.meters.request(method, _route(scope), status, time.perf_counter() - started)
 
 
 def _route(scope: Scope) -> str:

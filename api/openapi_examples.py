@@ -15,6 +15,7 @@ TRACE = "trace_example"
 GENERATION = "gen_example"
 QUESTIONS = "helpdesk"
 EVALUATION = "eval_example"
+AB_TEST = "ab_example"
 PATH_EXAMPLES: Mapping[str, str] = {
     "vector_store_id": STORE,
     "file_id": FILE,
@@ -23,6 +24,7 @@ PATH_EXAMPLES: Mapping[str, str] = {
     "model": "extractive",
     "question_set_id": QUESTIONS,
     "evaluation_id": EVALUATION,
+    "ab_test_id": AB_TEST,
 }
 QUESTION = "Which file formats can be ingested?"
 _NOT_A_DRAFT = {
@@ -74,6 +76,9 @@ EXAMPLES: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "once it is ready": {},
         "past the gate, waiting for what came last": {"force": True, "wait_seconds": 10},
     },
+    ("post", "/v1/vector_stores/{vector_store_id}/generations/{generation_id}/mirror"): {
+        "a tenth of the questions": {"share": 0.1}
+    },
     ("post", "/v1/vector_stores/{vector_store_id}/rollback"): {"go back": {}},
     ("put", "/v1/vector_stores/{vector_store_id}/folders"): {
         "remember": {"prefix": "notes/", "host": "laptop", "path": "/home/ada/notes"}
@@ -114,6 +119,12 @@ EXAMPLES: Mapping[tuple[str, str], Mapping[str, Any]] = {
             "include": ["file_search_call.results"],
         },
         "stream": {"model": "extractive", "input": QUESTION, "tools": [_FILE_SEARCH], "stream": True},
+    },
+    ("post", "/v1/ab_tests"): {
+        "another model for a tenth of the users": {
+            "name": "quotes alone",
+            "arms": [{"name": "now", "share": 0.9}, {"name": "quotes", "share": 0.1, "model": "extractive"}],
+        }
     },
     ("post", "/v1/feedback"): {
         "a thumb": {"trace_id": TRACE, "name": "helpful", "value": True},

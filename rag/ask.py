@@ -65,6 +65,8 @@ class Ask:
     of an alias by its name. Never a path: whether a file is there is not for a request to find out."""
     order: Order | None = None
     max_passages: int | None = None
+    arms: Mapping[str, str] = field(default_factory=dict)
+    """The arm of each A/B test that this is a part of, by the test's public id."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class Prepared:
     """Seconds of each stage."""
     wording: Usage | None = None
     """What a model took to say the question standalone; None where none was asked."""
+    arms: Mapping[str, str] = field(default_factory=dict)
+    """As in `Ask`."""
     otel_trace_id: str | None = None
     """Of the trace of OpenTelemetry that this is a part of, if there is one."""
 
@@ -149,6 +153,7 @@ def prepare(backend: Backend, ask: Ask, retrieval: Retrieval | None = None) -> P
         trace_id=trace_id,
         started=started,
         timings={**retrieval.timings, "pack": packing},
+        arms=ask.arms,
         otel_trace_id=backend.telemetry.mark(trace_id),
     )
     if ask.kind == "context":

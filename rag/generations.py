@@ -21,8 +21,9 @@ from indexes import require_keyword_index, require_vector_index
 from indexes.errors import ChangeRequest, RagError, TryLater
 from rag import question_sets
 from rag.backend import Backend
-from rag.catalog import evaluations, generations, stores
-from rag.catalog.records import ChunkSet, Filled, Generation, GenerationEvent, Store
+from rag.catalog import evaluations, generations, mirrored, stores
+from rag.catalog.mirrored import Mirrored
+from rag.catalog.records import FILLED, ChunkSet, Filled, Generation, GenerationEvent, Store
 from rag.embedders import Embedder
 from rag.evaluation.comparing import Difference
 from rag.evaluation.gate import Verdict, verdict
@@ -61,6 +62,7 @@ class GenerationSummary:
     chunk_set: ChunkSet
     filled: Filled | None
     events: Sequence[GenerationEvent]
+    mirrored: Mirrored | None
 
     @property
     def seconds_left(self) -> float | None:
@@ -107,7 +109,7 @@ def get_generation(backend: Backend, store: Store, public_id: str) -> Generation
 
 
 def _summaries(connection: Connection, store: Store, found: Sequence[Generation]) -> list[GenerationSummary]:
-    events = generations.events_of(connection, store.id)
+    events, live = generations.events_of(connection, store.id), generations.live_generation(connection, store.id)
     return [
         GenerationSummary(
             generation,
@@ -115,6 +117,7 @@ def _summaries(connection: Connection, store: Store, found: Sequence[Generation]
             stores.get_chunk_set(connection, generation.chunk_set_id),
             generations.filled(connection, generation) if generation.state != "retired" else None,
             [event for event in events if event.generation_id == generation.id],
+            mirrored.summary(connection, generation, live),
         )
         for generation in found
     ]
@@ -373,6 +376,28 @@ def _flipped(
         generations.note_event(connection, current, event, backend.caller.name, body)
         generations.note_event(connection, live, "replaced", backend.caller.name, {"by": current.public_id})
     return True
+
+
+# ---- mirroring -------------------------------------------------------------------------------------------------------
+
+
+def mirror(backend: Backend, store: Store, public_id: str, share: float) -> GenerationSummary:
+    """Let a generation be asked a share of the questions that the live one answers, in [0, 1]: see `rag.mirroring`.
+
+    Raises ChangeRequest (`generation_not_mirrored`) for one that is not, and does not become, ready or a standby.
+    """
+    with backend.database.write() as connection:
+        generation = generations.get_generation(connection, store, public_id)
+        if generation.state not in FILLED:
+            raise ChangeRequest(
+                f"The generation {public_id} is {generation.state}: only one that is kept up to date beside the live "
+                "one is asked as well.",
+                code="generation_not_mirrored",
+                param="generation",
+            )
+        mirrored.set_share(connection, generation, share)
+        generations.note_event(connection, generation, "mirrored", backend.caller.name, {"share": share})
+    return get_generation(backend, store, public_id)
 
 
 # ---- retiring --------------------------------------------------------------------------------------------------------

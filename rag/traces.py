@@ -53,6 +53,7 @@ def trace_of(backend: Backend, prepared: Prepared, said: Answer | None, fault: B
         "kind": prepared.kind,
         "otel_trace_id": prepared.otel_trace_id,
         "model": prepared.alias.name,
+        "ab_tests": dict(prepared.arms),
         "prompt": {"id": context.prompt_id, "hash": context.prompt_hash},
         "generations": [
             {
@@ -285,4 +286,5 @@ def row_of(caller: Caller, prepared: Prepared, body: Mapping[str, Any], *, captu
         "created_at": int(time.time()),
         "body": dict(body),
         "documents": sorted(used),
+        "arms": dict(prepared.arms),
     }

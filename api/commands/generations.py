@@ -61,6 +61,11 @@ def roll_back(call: Call, store: str, wait: float | None) -> None:
     _act(call, lambda client: client.roll_back(store, _waiting(wait)))
 
 
+def mirror_generation(call: Call, store: str, generation: str, share: float) -> None:
+    """Ask a generation a share of the questions too."""
+    _act(call, lambda client: client.mirror_generation(store, generation, share))
+
+
 def change_generation(call: Call, store: str, generation: str, what: str) -> None:
     """Pause, resume or retire a generation."""
     _act(call, lambda client: client.change_generation(store, generation, what))
@@ -108,6 +113,8 @@ def _print(generation: Json) -> None:
     if generation["progress"]:
         documents, lag, left = _progress(generation)
         print_text(f"  {documents} documents, {lag} changes behind{f', {left} left' if left else ''}.")
+    if generation["mirror"]:
+        print_text(f"  {_mirrored(generation['mirror'])}")
 
 
 def _row(generation: Json) -> list[object]:
@@ -124,6 +131,17 @@ def _progress(generation: Json) -> tuple[str, str, str]:
     documents, left = progress["documents"], progress["seconds_left"]
     told = "" if not left or generation["state"] == "live" else f"{left:,.0f} s"
     return f"{documents['done']:,}/{documents['total']:,}", f"{progress['lag']:,}", told
+
+
+def _mirrored(mirror: Json) -> str:
+    told = f"Asked {mirror['share']:.0%} of the questions too; {mirror['questions']:,} so far"
+    live, here = mirror["live_ms"], mirror["mirrored_ms"]
+    if live and here:
+        told += (
+            f", {mirror['overlap']:.1%} of the hits the same; p50 {here['p50']:.1f} ms (live {live['p50']:.1f}), "
+            f"p95 {here['p95']:.1f} ms (live {live['p95']:.1f})"
+        )
+    return told + "".join(f"; {code} {number:,} times" for code, number in mirror["errors"].items()) + "."
 
 
 def _indexes(generation: Json) -> str:

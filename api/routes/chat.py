@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from api.answering import Pieces, begin, grounds
 from api.dependencies import OpenBackend, new_router, requires
 from api.errors import as_rag_error, error_body
-from api.routes.context import named_stores, to_ask
+from api.routes.context import named_stores, to_ask, user_of
 from api.schemas.chat import (
     Annotation,
     AssistantMessage,
@@ -33,6 +33,7 @@ from api.schemas.chat import (
 from api.schemas.common import Cursor, UsageObject
 from api.sse import DONE, event
 from rag import listing
+from rag.ab_tests import assigned
 from rag.answer import Answer, TextDelta
 from rag.ask import Ask, Prepared
 from rag.backend import Backend
@@ -135,7 +136,8 @@ def _ask(backend: Backend, body: ChatRequest) -> Ask:
         response_format=body.wanted_format(),
     )
     stores = named_stores(backend, body.vector_store_ids, body.model)
-    return to_ask(body, stores, plain_messages(body.messages), sampling, "chat.completion")
+    ask = to_ask(body, stores, plain_messages(body.messages), sampling, "chat.completion")
+    return assigned(backend, ask, user_of(backend.caller, body.safety_identifier, body.user))
 
 
 async def _store(backend: Backend, frame: _Frame, completion: ChatCompletion) -> None:

@@ -11,6 +11,8 @@ from api.schemas.chat import Answering, ContextRequest, ContextResponse, Passage
 from api.schemas.search import search_options
 from indexes.errors import ChangeRequest
 from rag import listing
+from rag.ab_tests import assigned
+from rag.access import Caller
 from rag.ask import Ask, Kind, Prepared, prepare
 from rag.backend import Backend
 from rag.catalog.records import Store
@@ -50,6 +52,11 @@ def named_stores(backend: Backend, names: Sequence[str] | None, model: str | Non
     return list(found.values())
 
 
+def user_of(caller: Caller, *named: str | None) -> str | None:
+    """Who asks: the user of a signed claim, else the first of these names that a request has."""
+    return next(filter(None, (caller.user, *named)), None)
+
+
 def to_ask(
     body: Answering,
     stores: Sequence[Store],
@@ -77,7 +84,8 @@ def _context(request: Request, backend: Backend, body: ContextRequest, stores: S
     messages: tuple[Message, ...] = ({"role": "user", "content": body.question or ""},)
     if body.messages is not None:
         messages = plain_messages(body.messages)
-    prepared = prepare(backend, to_ask(body, stores, messages, Sampling(max_tokens=body.max_tokens)))
+    ask = to_ask(body, stores, messages, Sampling(max_tokens=body.max_tokens))
+    prepared = prepare(backend, assigned(backend, ask, user_of(backend.caller, body.user)))
     request.state.trace_id = prepared.trace_id
     return _context_response(prepared)
 

@@ -7,6 +7,7 @@ from api.schemas.common import ListOf, list_of
 from api.schemas.generations import (
     CreateGeneration,
     GenerationObject,
+    MirrorGeneration,
     PromoteGeneration,
     RollBack,
     generation_object,
@@ -66,6 +67,14 @@ def promote_generation(
         backend, store, generation_id, gate=gate, force=body.force, wait_seconds=body.wait_seconds
     )
     return _object(backend, store, promoted)
+
+
+@router.post(f"{PATH}/{{generation_id}}/mirror", dependencies=[requires("admin")])
+def mirror_generation(
+    generation_id: str, body: MirrorGeneration, store: NamedStore, backend: OpenBackend
+) -> GenerationObject:
+    """Ask a generation a share of the store's questions too, behind their answers, and compare what it finds."""
+    return _object(backend, store, generations.mirror(backend, store, generation_id, body.share))
 
 
 @router.post(f"{PATH}/{{generation_id}}/pause", dependencies=[requires("admin")])

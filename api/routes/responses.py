@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from api.answering import Pieces, begin, grounds
 from api.dependencies import OpenBackend, new_router, requires
 from api.errors import as_rag_error
-from api.routes.context import named_stores
+from api.routes.context import named_stores, user_of
 from api.schemas.common import Cursor, NotNull, Shown
 from api.schemas.responses import (
     RESULTS,
@@ -41,6 +41,7 @@ from api.schemas.search import Retrieving, search_options
 from api.sse import event
 from indexes.errors import ChangeRequest, RagError, TryLater
 from rag import listing
+from rag.ab_tests import assigned
 from rag.answer import Answer, TextDelta
 from rag.ask import Ask, Prepared
 from rag.backend import Backend
@@ -172,7 +173,7 @@ def _ask(backend: Backend, asked: _Asked) -> Ask:
     earlier = listing.stored_conversation(backend, asked.previous) if asked.previous else []
     said = [message for stored in earlier for message in (*_messages(stored.input), *_messages(stored.body["output"]))]
     instructions = [{"role": "system", "content": body.instructions}] if body.instructions else []
-    return Ask(
+    ask = Ask(
         stores=tuple(named_stores(backend, tool.vector_store_ids if tool else None, body.model)),
         messages=(*instructions, *said, *_messages(asked.items)),
         kind="response",
@@ -187,6 +188,7 @@ def _ask(backend: Backend, asked: _Asked) -> Ask:
             response_format=body.response_format(),
         ),
     )
+    return assigned(backend, ask, user_of(backend.caller, body.safety_identifier, body.user))
 
 
 def _search(body: ResponseRequest) -> SearchOptions:

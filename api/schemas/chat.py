@@ -107,6 +107,7 @@ class ContextRequest(Answering):
 
     messages: Messages | None = None
     question: Question | None = None
+    user: Identifier | None = None
 
     @model_validator(mode="after")
     def _one_of_them(self) -> ContextRequest:

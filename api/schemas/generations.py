@@ -50,6 +50,12 @@ class RollBack(RequestModel):
     wait_seconds: Wait = WAIT_SECONDS
 
 
+class MirrorGeneration(RequestModel):
+    """`share` of the store's questions, from 0 (none) to 1 (all)."""
+
+    share: float = Field(ge=0, le=1)
+
+
 class SpaceObject(ResponseModel):
     """A vector space. The fingerprint says which: the width of the vectors does not."""
 
@@ -84,6 +90,26 @@ class GenerationError(ResponseModel):
     message: str
 
 
+class Latency(ResponseModel):
+    """Milliseconds of searching."""
+
+    p50: float
+    p95: float
+
+
+class MirrorObject(ResponseModel):
+    """What came of asking a generation a `share` of the questions too, beside the one that is live now: of the newest
+    `questions` (1,000 at most). `overlap` is the mean share of the hits that both have; it and the times are of the
+    questions that both answered, null where there are none. `errors` counts the others by code."""
+
+    share: float
+    questions: int
+    overlap: float | None = None
+    live_ms: Latency | None = None
+    mirrored_ms: Latency | None = None
+    errors: dict[str, int] = Field(default_factory=dict)
+
+
 class EventObject(ResponseModel):
     """What was done to a generation. `by` is a key and its user, empty for the operator, null for what happened by
     itself; `detail` says what it stood on."""
@@ -98,7 +124,8 @@ class GenerationObject(ResponseModel):
     """One embedding space, one way of splitting and one pair of indexes over a store. `chunks` names the way of
     splitting: generations with the same name share their chunks.
 
-    `progress`, `last_error` and `events` are for administrators, who see every document; for others they are null.
+    `progress`, `last_error`, `events` and `mirror` are for administrators, who see every document; for others they are
+    null.
     """
 
     id: str
@@ -117,6 +144,7 @@ class GenerationObject(ResponseModel):
     progress: FillingObject | None = Field(...)
     last_error: GenerationError | None = Field(...)
     events: list[EventObject] | None = Field(...)
+    mirror: MirrorObject | None = Field(...)
 
 
 def generation_object(store_id: str, summary: GenerationSummary, *, whole: bool) -> GenerationObject:
@@ -138,6 +166,7 @@ def generation_object(store_id: str, summary: GenerationSummary, *, whole: bool)
         progress=_filling(summary) if whole else None,
         last_error=_error(summary) if whole else None,
         events=[_event(event) for event in summary.events] if whole else None,
+        mirror=_mirror(summary) if whole else None,
     )
 
 
@@ -157,6 +186,13 @@ def _filling(summary: GenerationSummary) -> FillingObject | None:
         seconds_left=summary.seconds_left,
         lag=filled.lag,
     )
+
+
+def _mirror(summary: GenerationSummary) -> MirrorObject | None:
+    share, found = summary.generation.mirror_share, summary.mirrored
+    if found is None:
+        return MirrorObject(share=share, questions=0) if share else None
+    return MirrorObject.model_validate({"share": share, **vars(found)})
 
 
 def _error(summary: GenerationSummary) -> GenerationError | None:

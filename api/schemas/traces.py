@@ -69,6 +69,8 @@ class TraceObject(ResponseModel):
     otel_trace_id: str | None = None
     """Of OpenTelemetry's trace that it is a part of."""
     model: str
+    ab_tests: dict[str, str] | None = None
+    """The arm of each A/B test that it was a part of, by the test's id."""
     prompt: dict[str, str]
     generations: list[dict[str, Any]]
     query: WordsObject

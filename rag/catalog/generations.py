@@ -270,7 +270,8 @@ def make_live(connection: Connection, generation: Generation, instead_of: Genera
     seq = connection.execute(sa.select(_stores.seq).where(_stores.id == generation.store_id)).scalar_one()
     through = {"filled_through": seq, "filled_within": 0}
     _enter(connection, instead_of, "standby", through, ("live",))
-    _enter(connection, generation, "live", {**through, "worker_id": None, "paused": False}, ("ready", "standby"))
+    values = {**through, "worker_id": None, "paused": False, "mirror_share": 0.0}
+    _enter(connection, generation, "live", values, ("ready", "standby"))
 
 
 def newest_standby(connection: Connection, store_id: int) -> Generation | None:

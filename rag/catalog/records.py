@@ -88,6 +88,7 @@ class Generation:
     created_at: int
     changed_at: int
     emptied: bool
+    mirror_share: float
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,7 @@ generations = _table(
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("changed_at", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("emptied", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("mirror_share", sa.Double, nullable=False, server_default="0"),
     sa.CheckConstraint("state IN ('building','ready','live','standby','retired','failed')", name="state"),
     sa.Index("uq_generations_public_id", "public_id", unique=True),
     sa.Index(None, "store_id"),
@@ -152,7 +153,21 @@ Every version that is visible at the number `filled_through` of the store's chan
 and their vectors in the space, and, with an engine of its own, its points; and so have those published at the next
 number whose ids are up to `filled_within`. The live one is filled through all there is, whatever stands here.
 `worker_id` is who fills it now, `characters_per_second` how fast that went last; `changed_at` is when it came into its
-state; `settings` are its own for retrieval; `emptied` once what nothing else uses of a retired one is gone."""
+state; `settings` are its own for retrieval; `emptied` once what nothing else uses of a retired one is gone. While it is
+ready or a standby, it is asked a `mirror_share` of the questions that the live one answers, too."""
+
+mirrored_questions = _table(
+    "mirrored_questions",
+    _id(),
+    sa.Column("generation_id", Id, sa.ForeignKey("generations.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("live_id", Id, nullable=False),
+    sa.Column("overlap", sa.Double),
+    sa.Column("live_ms", sa.Double, nullable=False),
+    sa.Column("mirrored_ms", sa.Double),
+    sa.Column("error", sa.String(64)),
+    sa.Index(None, "generation_id"),
+)
+"""What a generation made of questions that the live one (`live_id`) answered: see `rag.catalog.mirrored`."""
 
 generation_events = _table(
     "generation_events",
@@ -420,6 +435,29 @@ def _documents_of(answers: sa.Table) -> sa.Table:
 
 
 responses_documents, traces_documents = _documents_of(responses), _documents_of(traces)
+
+ab_tests = _table(
+    "ab_tests",
+    _id(),
+    sa.Column("public_id", sa.String(40), nullable=False, unique=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("arms", Json, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("ended_at", sa.BigInteger),
+    sa.Index(None, "tenant"),
+)
+"""Prompts and models that are compared on live users, from `created_at` until `ended_at`: see `rag.ab_tests`."""
+
+trace_arms = _table(
+    "trace_arms",
+    sa.Column("trace_id", Id, sa.ForeignKey("traces.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("ab_test_id", Id, sa.ForeignKey("ab_tests.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("arm", sa.Text, nullable=False),
+    sa.PrimaryKeyConstraint("trace_id", "ab_test_id"),
+    sa.Index(None, "ab_test_id"),
+)
+"""Which arm of an A/B test an answer came from."""
 
 feedback = _table(
     "feedback",

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection, Row
 
 from indexes.errors import ChangeRequest, NotThere
 from rag.access import Caller
-from rag.catalog import answered, schema
+from rag.catalog import ab_tests, answered, schema
 
 MOST_FEEDBACK = 100
 """Pieces of feedback to one trace, at most."""
@@ -42,16 +42,17 @@ class Feedback:
 
 
 def add_traces(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Keep traces; each row has `public_id`, `created_at`, `body`, the columns of `answered.owner`, and the numbers of
-    the `documents` whose words stand in it."""
-    documents = {row["public_id"]: row["documents"] for row in rows}
-    connection.execute(sa.insert(_traces), [{name: row[name] for name in row.keys() - {"documents"}} for row in rows])
-    repeating = [name for name, used in documents.items() if used]
-    if repeating:
-        query = sa.select(_traces.c.id, _traces.c.public_id).where(_traces.c.public_id.in_(repeating))
-        numbers = connection.execute(query).all()
-        used = ((row.id, document) for row in numbers for document in documents[row.public_id])
+    """Keep traces; each row has `public_id`, `created_at`, `body`, the columns of `answered.owner`, the numbers of the
+    `documents` whose words stand in it, and `arms`, the arm of each A/B test by its public id."""
+    beside = {"documents", "arms"}
+    connection.execute(sa.insert(_traces), [{name: row[name] for name in row.keys() - beside} for row in rows])
+    linked = {row["public_id"]: row for row in rows if row["documents"] or row["arms"]}
+    if linked:
+        query = sa.select(_traces.c.id, _traces.c.public_id).where(_traces.c.public_id.in_(linked))
+        made = [(row.id, linked[row.public_id]) for row in connection.execute(query)]
+        used = ((number, document) for number, row in made for document in row["documents"])
         answered.note_documents(connection, _traces, used)
+        ab_tests.note_arms(connection, [(number, row["arms"]) for number, row in made if row["arms"]])
 
 
 def get_trace(connection: Connection, caller: Caller, public_id: str) -> Trace:

@@ -119,6 +119,17 @@ def two_proportions(successes_a: int, n_a: int, successes_b: int, n_b: int, *, c
     return Interval(b - a - math.hypot(b - of_b.low, of_a.high - a), b - a + math.hypot(of_b.high - b, a - of_a.low))
 
 
+def two_proportions_p(successes_a: int, n_a: int, successes_b: int, n_b: int) -> float:
+    """The two-sided p of the score test that two independent proportions (of 1 case or more each) are the same:
+    Pearson's chi-squared of the two by two table, without a correction. With fewer than about 5 cases expected in a
+    cell it is only roughly right."""
+    share = (successes_a + successes_b) / (n_a + n_b)
+    deviation = math.sqrt(share * (1 - share) * (1 / n_a + 1 / n_b))
+    if deviation == 0:
+        return 1.0
+    return math.erfc(abs(successes_b / n_b - successes_a / n_a) / deviation / math.sqrt(2))
+
+
 def _corrected(tail: float, bias: float, acceleration: float) -> float:
     """Which quantile of the resampled means stands for a tail."""
     z = bias + _NORMAL.inv_cdf(tail)

@@ -86,6 +86,8 @@ def test_an_example_runs_as_it_stands(
         ]
     else:
         assert answer.json()
+    if path == "/v1/ab_tests":
+        http.delete(f"{path}/{answer.json()['id']}")
     if path == "/v1/vector_stores" and answer.json()["name"] != STORE:
         http.delete(f"/v1/vector_stores/{answer.json()['id']}")
 

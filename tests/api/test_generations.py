@@ -154,3 +154,30 @@ def test_only_administrators_change_and_see_what_counts_hidden_documents(
         for change in (path(store), rollback(store), *changes):
             refused(reader.post(change, json={}), 403, "insufficient_scope")
     http.delete(f"/v1/vector_stores/{store.store}")
+
+
+def test_a_share_of_the_questions_is_mirrored(http: httpx.Client, mine: Corpus, server: RunningServer) -> None:
+    new = made(http, mine)["id"]
+    assert http.get(path(mine, new)).json()["mirror"] is None
+    told = http.post(path(mine, new, "mirror"), json={"share": 1.0}).json()
+    assert told["mirror"] == {"share": 1.0, "questions": 0, "overlap": None, "live_ms": None, "mirrored_ms": None} | {
+        "errors": {}
+    }
+    server.app.state.mirroring.look()
+    asked = {"vector_store_ids": [mine.store], "messages": [{"role": "user", "content": QUESTION}], "stream": True}
+    http.post("/v1/chat/completions", json={**asked, "model": "extractive"}).raise_for_status()
+    http.post(f"/v1/vector_stores/{mine.store}/search", json={"query": QUESTION}).raise_for_status()
+    http.post(f"/v1/vector_stores/{mine.store}/search", json={"query": QUESTION, "generation": new}).raise_for_status()
+    wait_for(lambda: http.get(path(mine, new)).json()["mirror"]["questions"] >= 2)
+    found = http.get(path(mine, new)).json()["mirror"]
+    assert (found["questions"], found["errors"]) == (2, {})
+    assert 0 < found["overlap"] <= 1
+    assert found["live_ms"]["p50"] > 0 < found["mirrored_ms"]["p50"]
+    (live, _) = http.get(path(mine)).json()["data"]
+    refused(
+        http.post(path(mine, live["id"], "mirror"), json={"share": 1.0}), 400, "generation_not_mirrored", "generation"
+    )
+    refused(
+        http.post(path(mine, "gen_other", "mirror"), json={"share": 1.0}), 404, "generation_not_found", "generation"
+    )
+    refused(http.post(path(mine, new, "mirror"), json={"share": 1.5}), 400, "invalid_value", "share")

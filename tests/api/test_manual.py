@@ -109,9 +109,10 @@ def test_a_swap_works_as_written(tmp_path: Path) -> None:
     assert "live" in said[0]
     assert f"{candidate}: ready; toy-256" in said[1]
     assert said[2].count("four weeks") == 2
-    assert f"{candidate}: live; toy-256" in said[3]
-    assert "live; toy-384" in said[3]
-    assert f"{candidate}: retired" in said[4]
+    assert "Asked 10% of the questions too" in said[3]
+    assert f"{candidate}: live; toy-256" in said[4]
+    assert "live; toy-384" in said[4]
+    assert f"{candidate}: retired" in said[5]
 
 
 def test_access_works_as_written(tmp_path: Path) -> None:
@@ -137,13 +138,15 @@ def test_evaluation_works_as_written(tmp_path: Path) -> None:
         environment = surroundings(installation.processes[0], tmp_path)
         here = {name: value for name, value in environment.items() if name != "RAG_URL"}
         here |= {"RAG_DATA": str(tmp_path / "data"), "RAG_EMBEDDER": "toy-384"}
-        kept, feedback, compared, tried = examples("evaluation", "sh")
-        said = [run(example, tmp_path, environment, seconds=60) for example in (kept, feedback, compared)]
+        kept, feedback, compared, tried, users = examples("evaluation", "sh")
+        said = [run(example, tmp_path, environment, seconds=60) for example in (kept, feedback, compared, users)]
         said.append(run(tried, tmp_path, here, seconds=120))
     assert "helpdesk@1" in said[0]
     assert said[0].count('"question": ') == 4
     assert "nDCG@10" in said[2]
-    assert "chunk_tokens 128" in said[3]
+    assert "- (0 of 0)" in said[3]
+    assert "(quotes alone): ended." in said[3]
+    assert "chunk_tokens 128" in said[4]
     assert "<svg" in (tmp_path / "experiment-sizes" / "report.html").read_text()
 
 

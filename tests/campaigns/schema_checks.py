@@ -20,8 +20,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 BEYOND_THE_SCHEMA: Mapping[str, str] = {
+    "ab_test_running": "depends on which tests run",
     "ambiguous_name": "depends on how many stores have the name",
-    "too_many_questions": "depends on the size of the set",
     "another_folder": "depends on which folder the store remembers",
     "bad_cursor": "depends on which rows there are",
     "broken_line": "a text of JSON lines, which no schema looks into",
@@ -34,6 +34,7 @@ BEYOND_THE_SCHEMA: Mapping[str, str] = {
     "generation_failed": "depends on the generation's state",
     "generation_live": "depends on the generation's state",
     "generation_not_filled": "depends on the generation's state",
+    "generation_not_mirrored": "depends on the generation's state",
     "generation_not_ready": "depends on the generation's state",
     "generation_not_searchable": "depends on the generation's state",
     "generation_paused": "depends on the generation's state",
@@ -41,6 +42,7 @@ BEYOND_THE_SCHEMA: Mapping[str, str] = {
     "no_standby": "depends on which generations there are",
     "filter_type": "depends on the attributes of the store's documents",
     "idempotency_key_reused": "depends on what was sent with the key before",
+    "invalid_arms": "arms of the same name, or the same in all else, or whose shares do not make up 1",
     "invalid_condition": "an operator of Dify's that filters do not have, or that does not take the value",
     "invalid_filter": "a filter too deep, or of too many nodes",
     "invalid_sampling": "a top_p of 0, which OpenAI's schema allows",
@@ -60,6 +62,7 @@ BEYOND_THE_SCHEMA: Mapping[str, str] = {
     "nothing_to_cancel": "depends on the document's state",
     "nothing_to_retry": "depends on the document's state",
     "nul_character": "OpenAI's schema allows a character that no database takes",
+    "too_many_questions": "depends on the size of the set",
     "unknown_measure": "a measure is whatever ir-measures can read",
     "unknown_tokenizer": "depends on the settings",
     "unknown_parameter input": "items of an answer that are sent back: OpenAI's schema leaves them open",

@@ -41,7 +41,7 @@ CLAIM_SECRET = "c" * 64
 OPEN = ("/healthz", "/readyz")
 TOPICS = ("salary", "kettle", "contract", "holiday", "merger", "router", "invoice")
 QUESTIONS = tuple(f"What do we know about the {topic}?" for topic in TOPICS)
-MEASURED = ("question_set", "evaluation")
+MEASURED = ("question_set", "evaluation", "ab_test")
 ASKING = ("search", "context", "completions", "responses", "embeddings", "retrieval")
 """Ends of paths whose POST changes nothing."""
 
@@ -91,9 +91,9 @@ class World:
     """By tenant: in the names of its keys, for administrators alone."""
     keys: dict[str, list[str]] = field(default_factory=dict)
     measured: dict[tuple[str, str], str] = field(default_factory=dict)
-    """(tenant, `question_set` or `evaluation`) to id."""
+    """(tenant, one of MEASURED) to id."""
     measured_canaries: dict[str, str] = field(default_factory=dict)
-    """By tenant: in its question set, for its administrators alone."""
+    """By tenant: in what is MEASURED, for its administrators alone."""
     admins: dict[str, dict[str, str]] = field(default_factory=dict)
     attackers: list[Attacker] = field(default_factory=list)
 
@@ -109,7 +109,7 @@ class World:
         return attacker.tags is None and attacker.tenant in (tenant, OPERATORS)
 
     def measures(self, attacker: Attacker, tenant: str) -> bool:
-        """Whether a tenant's question sets and evaluations are there for a caller: for its administrators."""
+        """Whether what of a tenant is MEASURED is there for a caller: for its administrators."""
         return attacker.tags is None and attacker.tenant == tenant
 
     def uses(self, attacker: Attacker, tenant: str, store: str) -> bool:
@@ -207,6 +207,10 @@ def _measure(world: World, http: httpx.Client, tenant: str) -> None:
     assert asked.status_code == 200, asked.text
     id_ = world.measured[tenant, "evaluation"] = asked.json()["id"]
     wait_for(lambda: http.get(f"/v1/evaluations/{id_}").json()["status"] == "completed")
+    arms = [{"name": word, "share": 0.5}, {"name": "other", "share": 0.5, "model": "extractive"}]
+    begun = http.post("/v1/ab_tests", json={"name": word, "arms": arms})
+    assert begun.status_code == 200, begun.text
+    world.measured[tenant, "ab_test"] = begun.json()["id"]
 
 
 def _put(world: World, http: httpx.Client, item: Item, store: str, number: int) -> None:

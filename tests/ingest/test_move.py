@@ -21,12 +21,16 @@ from sqlalchemy import event
 from indexes.errors import ChangeRequest, NotThere, RagError, TryLater
 from ingest import drift, evaluations, intake, move
 from ingest.arms import EvaluationRequest
-from rag import question_sets
+from rag import ab_tests, question_sets
 from rag.access import Caller
+from rag.ask import Ask, prepare
+from rag.backend import Backend
 from rag.blobs import StoredBlob, read_blob
 from rag.blobs.folder import BlobFolder
-from rag.catalog import batches, copying, files, moves, schema
+from rag.catalog import batches, copying, files, mirrored, moves, schema
+from rag.catalog.ab_tests import Arm
 from rag.catalog.database import Database, incarnation, open_database
+from rag.catalog.mirrored import Comparison
 from rag.retrieve import SearchOptions, retrieve
 from rag.settings import Settings, secret
 from tests.backends import add_text, all_documents, open_backend, toy_settings, wait_until_idle
@@ -49,8 +53,8 @@ def text_of(number: int) -> str:
 
 
 def fill(settings: Settings, documents: int = 12) -> None:
-    """A store with documents in every state, completed, replaced, deleted, failed and waiting, and an evaluation that
-    waits."""
+    """A store with documents in every state, completed, replaced, deleted, failed and waiting, an evaluation that
+    waits, and what was compared on live users and questions."""
     with open_backend(settings) as backend:
         store = intake.create_store(backend, "houses")
         for number in range(documents):
@@ -66,6 +70,19 @@ def fill(settings: Settings, documents: int = 12) -> None:
         told = {"vector_store_id": "houses", "question_set": "about houses", "arms": [{"name": "a"}]}
         drift.freeze(backend, backend.find_store("houses"), "about houses")
         evaluations.submit(backend, EvaluationRequest.model_validate(told))
+        compare_live(backend)
+
+
+def compare_live(backend: Backend) -> None:
+    """An A/B test with the trace of an answer, and a mirrored question."""
+    store = backend.find_store("houses")
+    ab_tests.create(backend, "tones", [Arm("a", 1 / 3, None, None), Arm("b", 2 / 3, "answer", None)])
+    asked = Ask((store,), ({"role": "user", "content": QUESTIONS[0]},))
+    prepare(backend, ab_tests.assigned(backend, asked, "ada"))
+    backend.traces.flush()
+    live = backend.live_generation(store).id
+    with backend.database.write() as connection:
+        mirrored.add(connection, [Comparison(live, live, 1 / 3, 2 / 3, 1.5), Comparison(live, live, 1.0, error="gone")])
 
 
 @pytest.fixture(scope="module")

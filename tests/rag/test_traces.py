@@ -110,7 +110,9 @@ async def test_what_cannot_be_worked_out_later_does_not_cost_the_trace(
         "created_at": int(time.time()),
     }
     for name, later in (("a", lambda: {"more": 2}), ("b", lambda: 1 / 0), ("c", None)):
-        backend.traces.submit({**owner, "public_id": name, "documents": [], "body": {"kind": "context"}}, later)
+        backend.traces.submit(
+            {**owner, "public_id": name, "documents": [], "arms": {}, "body": {"kind": "context"}}, later
+        )
     bodies = {name: find_trace(backend, name)[0].body for name in ("a", "b", "c")}
     assert bodies == {"a": {"kind": "context", "more": 2}, "b": {"kind": "context"}, "c": {"kind": "context"}}
     assert "ZeroDivisionError" in caplog.text
