@@ -63,7 +63,7 @@ def split_missing(
         with backend.database.write(shared=True) as connection:
             manner.beside(connection, {})
             if chunks.is_kept(connection, version.id):
-                chunks.put_chunks(connection, version.id, generation.chunk_set_id, generation.tenant, new)
+                chunks.put_chunks(connection, generation.chunk_set_id, generation.tenant, {version.id: new})
 
 
 def new_chunks(
