@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event, Lock
 
@@ -22,13 +22,13 @@ from ingest.document import ParsedDocument
 from ingest.failures import DocumentFailure
 from ingest.filling import Made, Manner, embed_missing, new_chunks, split_missing
 from ingest.intake import drop_blobs, sweep
-from ingest.sandbox import ParserPool
+from ingest.sandbox import LARGE_BYTES, ParserPool, Parts
 from rag.backend import Backend
 from rag.catalog import chunks, documents, generations, stores
 from rag.catalog.chunks import NewChunk, NewVersion
 from rag.catalog.records import ChunkSet, Document, Generation, State
 from rag.embedders import Embedder
-from rag.texts import encode_text
+from rag.texts import encode_parts, encode_text
 
 GROUP_DOCUMENTS, GROUP_BYTES = 32, 256 << 10
 """Documents, and bytes of their originals, that are parsed together and written in one transaction; a larger one goes
@@ -180,6 +180,10 @@ class Pipeline:
 
     def _prepare_group(self, group: Sequence[Document], way: _Way) -> None:
         self._go_on()
+        if len(group) == 1 and group[0].bytes > LARGE_BYTES:
+            with self._ending(group[0]):
+                self._prepare_large(group[0], way)
+            return
         parsed = self._parse(self._advance(group, "parsing"))
         current = {document.id for document in self._advance([document for document, _ in parsed], "splitting")}
         ready: list[_Prepared] = []
@@ -189,6 +193,55 @@ class Pipeline:
                 with self._ending(document):
                     ready.append(_Prepared(document, text, self._split(document, text, way)))
         self._write(ready, way)
+
+    def _prepare_large(self, document: Document, way: _Way) -> None:
+        """The same for a document of which only a part is in memory at a time."""
+        if not self._advance([document], "parsing"):
+            return
+        with (
+            self._backend.blobs.local(document.blob) as path,
+            self._parsers.parts(path, document.filename) as parts,
+        ):
+            if not any(part.text.strip() for part in parts):
+                raise DocumentFailure("empty", "The file holds only white space.")
+            version = self._record_large(document, parts)
+            if version is None:
+                return
+            count = 0
+            for part, start in _placed(parts):
+                self._go_on()
+                new = [_moved(one, count, start) for one in self._split(document, part, way)]
+                if not self._add_chunks(version, new, way, more=start > 0):
+                    return
+                count += len(new)
+        with self._backend.database.write(shared=True) as connection:
+            if documents.advance(connection, [document], "embedding"):
+                documents.note_chunks(connection, {document.id: count})
+
+    def _record_large(self, document: Document, parts: Parts) -> int | None:
+        """Store the text and record it, still without chunks. Returns the version's number; None when the document is
+        no longer ours to work on."""
+        title, media_type = next((part.title, part.media_type) for part in parts)
+        characters = sum(len(part.text) for part in parts)
+        while True:
+            text = self._store_parts(parts)
+            with self._backend.database.write(shared=True) as connection:
+                if not self._backend.blobs.exists(text):
+                    continue
+                if documents.advance(connection, [document], "splitting"):
+                    new = NewVersion(document, title, media_type, text, characters)
+                    return chunks.put_versions(connection, [new])[document.id]
+            drop_blobs(self._backend, [text])
+            return None
+
+    def _add_chunks(self, version: int, new: Sequence[NewChunk], way: _Way, *, more: bool) -> bool:
+        """Write some of a version's chunks. False when it was purged meanwhile."""
+        with self._backend.database.write(shared=True) as connection:
+            if not chunks.is_kept(connection, version):
+                return False
+            generation = way.generation
+            chunks.put_chunks(connection, generation.chunk_set_id, generation.tenant, {version: new}, more=more)
+        return True
 
     @contextmanager
     def _ending(self, document: Document) -> Iterator[None]:
@@ -253,8 +306,14 @@ class Pipeline:
         while ready and not self._record(ready, [self._store_text(one.parsed) for one in ready], way):
             log.info("texts were purged with those of other documents; they are written again")
 
+    def _store_parts(self, parts: Parts) -> str:
+        if isinstance(parts, list):  # it is one, and has metadata
+            return self._store_text(parts[0])
+        blocks = (_blocks(part, start) for part, start in _placed(parts))
+        return self._backend.blobs.put(encode_parts(blocks, (part.text for part in parts))).key
+
     def _store_text(self, parsed: ParsedDocument) -> str:
-        structure = {"blocks": [[b.start, b.end, b.kind, b.level, b.page] for b in parsed.blocks]}
+        structure = {"blocks": _blocks(parsed)}
         encoded = {**structure, "metadata": dict(parsed.metadata)}
         return self._backend.blobs.put(encode_text(encoded, parsed.text)).key
 
@@ -325,6 +384,23 @@ def _groups(waiting: Sequence[Document]) -> Iterator[list[Document]]:
         size += document.bytes
     if group:
         yield group
+
+
+def _placed(parts: Parts) -> Iterator[tuple[ParsedDocument, int]]:
+    """Parts, each with the place of its first character in the whole."""
+    start = 0
+    for part in parts:
+        yield part, start
+        start += len(part.text)
+
+
+def _blocks(parsed: ParsedDocument, start: int = 0) -> list[list[object]]:
+    return [[start + b.start, start + b.end, b.kind, b.level, b.page] for b in parsed.blocks]
+
+
+def _moved(chunk: NewChunk, ordinals: int, characters: int) -> NewChunk:
+    """A chunk of a part as one of the whole."""
+    return replace(chunk, ordinal=chunk.ordinal + ordinals, start=chunk.start + characters, end=chunk.end + characters)
 
 
 def _new_version(one: _Prepared, text_blob: str) -> NewVersion:

@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,18 @@ _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "TZ")
 _OUT_OF_MEMORY_SHARE = 0.5
 _SMALL_BYTES = 64 << 10
 _PLAIN_NAMES = frozenset((".txt", ".text", ".md", ".markdown"))
+_LONGEST_PART = 64 << 20
+_WHOLE = b'{"replies":'
 _TOGETHER_SECONDS = 10.0
 """What a fork with several files gets. When that is not enough, each is parsed by itself."""
 
+LARGE_BYTES = 8 << 20
+"""A larger file is taken apart where its format allows that."""
+
 Outcome = ParsedDocument | DocumentFailure
+Parts = Iterable[ParsedDocument]
+"""A document in parts that follow each other without a gap: the text of the whole is theirs, joined. Of a large file,
+they are read anew from the disk each time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +96,7 @@ class ParserPool:
         scratch.mkdir(parents=True, exist_ok=True)
         _sweep(scratch)
         self._limits = limits
+        self._scratch = scratch.resolve()
         self._workers = [_Worker(limits, scratch.resolve(), dict(loaders or {})) for _ in range(workers)]
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()  # the one used last is the warmest
         for worker in self._workers:
@@ -118,6 +127,18 @@ class ParserPool:
             outcomes = {at: one for at, one in zip(together, found, strict=True) if one is not None}
         return [outcomes[at] if at in outcomes else self._parse_alone(*files[at]) for at in range(len(files))]
 
+    @contextlib.contextmanager
+    def parts(self, path: Path, filename: str) -> Iterator[Parts]:
+        """`parse` for a file too large to hold; of plain text no more than a part is in memory at a time."""
+        self._require_allowed(path)
+        folder = Path(tempfile.mkdtemp(prefix=f"parse-{os.getpid()}-", dir=self._scratch))
+        try:
+            with self._worker() as worker:
+                parts = worker.parts(path, filename, folder)
+            yield parts
+        finally:
+            _remove(folder)
+
     def _parse_together(self, files: Sequence[tuple[Path, str]]) -> list[Outcome | None]:
         """Small texts in one fork; None for each that is to be parsed by itself."""
         try:
@@ -129,18 +150,23 @@ class ParserPool:
 
     def _parse_alone(self, path: Path, filename: str) -> Outcome:
         try:
-            size = path.stat().st_size
-        except OSError as error:
-            return DocumentFailure("server_error", f"The stored file cannot be read: {error}.", retryable=True)
-        if size > self._limits.file_bytes:
-            return DocumentFailure(
-                "too_large", f"The file has {size} bytes; {self._limits.file_bytes} are the limit. Split it."
-            )
-        try:
+            self._require_allowed(path)
             with self._worker() as worker:
                 return worker.parse(path, filename)
         except DocumentFailure as failure:
             return failure
+
+    def _require_allowed(self, path: Path) -> None:
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise DocumentFailure(
+                "server_error", f"The stored file cannot be read: {error}.", retryable=True
+            ) from error
+        if size > self._limits.file_bytes:
+            raise DocumentFailure(
+                "too_large", f"The file has {size} bytes; {self._limits.file_bytes} are the limit. Split it."
+            )
 
     @contextlib.contextmanager
     def _worker(self) -> Iterator[_Worker]:
@@ -228,19 +254,47 @@ class _Worker:
         short = min(_TOGETHER_SECONDS, self._limits.wall_seconds)
         return self._outcomes(files, dataclasses.replace(self._limits, wall_seconds=short))
 
+    def parts(self, path: Path, filename: str, folder: Path) -> Parts:
+        """The parts of a large file, which lie in the folder. Raises DocumentFailure."""
+        room = 3 * path.stat().st_size  # of UTF-16, say, and with every line break as two characters
+        limits = dataclasses.replace(
+            self._limits,
+            scratch_bytes=max(self._limits.scratch_bytes, room),
+            answer_bytes=max(self._limits.answer_bytes, room),
+        )
+        answer = self._answered([(path, filename)], folder, limits, parts=True)
+        with answer.open("rb") as file:
+            whole = file.read(len(_WHOLE)) == _WHOLE
+        if not whole:
+            return _PartsFile(answer, limits)
+        (outcome,) = _read_answer(answer, self._limits, 1)
+        if isinstance(outcome, DocumentFailure):
+            raise outcome
+        assert outcome is not None, "one file is always parsed"
+        return [outcome]
+
     def _outcomes(self, files: Sequence[tuple[Path, str]], limits: ParseLimits) -> list[Outcome | None]:
         folder = Path(tempfile.mkdtemp(prefix=f"parse-{os.getpid()}-", dir=self._scratch))
         try:
-            (folder / "work").mkdir()
-            ended = self._run(files, folder, limits)
-            return _judge(ended, folder / "answer.json", limits, len(files))
-        except (_ParserLost, OSError) as error:
-            self.stop()
-            raise DocumentFailure("server_error", f"The parser process was lost: {error}.", retryable=True) from error
+            return _read_answer(self._answered(files, folder, limits), limits, len(files))
         finally:
             _remove(folder)
 
-    def _run(self, files: Sequence[tuple[Path, str]], folder: Path, limits: ParseLimits) -> dict[str, Any]:
+    def _answered(
+        self, files: Sequence[tuple[Path, str]], folder: Path, limits: ParseLimits, *, parts: bool = False
+    ) -> Path:
+        """The fork's answer. Raises DocumentFailure where it ended badly."""
+        try:
+            (folder / "work").mkdir()
+            _judge(self._run(files, folder, limits, parts=parts), limits)
+        except (_ParserLost, OSError) as error:
+            self.stop()
+            raise DocumentFailure("server_error", f"The parser process was lost: {error}.", retryable=True) from error
+        return folder / "answer.json"
+
+    def _run(
+        self, files: Sequence[tuple[Path, str]], folder: Path, limits: ParseLimits, *, parts: bool
+    ) -> dict[str, Any]:
         """Have files parsed. Returns the report of how the fork ended, with `late` where we ended it."""
         self.confinement()
         self._send(
@@ -249,6 +303,7 @@ class _Worker:
                 "work": os.fspath(folder / "work"),
                 "answer": os.fspath(folder / "answer.json"),
                 "limits": dataclasses.asdict(limits),
+                "parts": parts,
             }
         )
         started = self._receive(_START_SECONDS).get("started")
@@ -341,8 +396,8 @@ def _is_small_text(path: Path, filename: str) -> bool:
         return False
 
 
-def _judge(ended: dict[str, Any], answer: Path, limits: ParseLimits, count: int) -> list[Outcome | None]:
-    """The documents and failures in the fork's answer. Raises the failure that its end amounts to."""
+def _judge(ended: dict[str, Any], limits: ParseLimits) -> None:
+    """Raise the failure that the fork's end amounts to, if it does."""
     if ended["late"]:
         raise _timeout(limits.wall_seconds)
     killed_by = ended.get("signal")
@@ -358,7 +413,23 @@ def _judge(ended: dict[str, Any], answer: Path, limits: ParseLimits, count: int)
                 "too_large", f"Parsing the file takes more than {limits.memory_bytes >> 20} MiB of memory. Split it."
             )
         raise DocumentFailure("invalid_file", "The file is damaged: the parser crashed on it.")
-    return _read_answer(answer, limits, count)
+
+
+@dataclasses.dataclass(frozen=True)
+class _PartsFile:
+    """The parts that a fork wrote, one on each line."""
+
+    path: Path
+    limits: ParseLimits
+
+    def __iter__(self) -> Iterator[ParsedDocument]:
+        with self.path.open("rb") as file:
+            while (line := file.readline(_LONGEST_PART)) != b"{}\n":
+                try:
+                    part = _document(json.loads(line), self.limits)
+                except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+                    raise DocumentFailure("server_error", f"The parser's answer is not valid ({error}).") from error
+                yield part
 
 
 def _timeout(seconds: float) -> DocumentFailure:

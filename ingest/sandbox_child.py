@@ -218,10 +218,37 @@ def _parse(request: Request, setting: _Setting) -> None:
     together = len(files) > 1
     if together:
         confine.restrict_calls(programs=False)
+    if request["parts"] and _is_plain(*files[0]):
+        _write_parts(answer, files[0][0])
+        return
     replies = [_attempt(path, filename, limits, setting.loaders, together=together) for path, filename in files]
-    data = _encode(replies, limits["answer_bytes"])
-    while data:
-        data = data[os.write(answer, data) :]
+    _write(answer, _encode(replies, limits["answer_bytes"]))
+
+
+def _is_plain(path: Path, filename: str) -> bool:
+    from ingest.sniff import PLAIN, sniff
+
+    with contextlib.suppress(DocumentFailure):  # the ordinary way tells of it
+        return sniff(path, filename) == PLAIN
+    return False
+
+
+def _write_parts(answer: int, path: Path) -> None:
+    """A large plain text, a part on each line; behind the last one an empty object, so that none is missed."""
+    from ingest.loaders.text import load_parts
+
+    confine.restrict_calls(programs=False)
+    for part in load_parts(path):
+        blocks = [dataclasses.astuple(block) for block in part.blocks]
+        reply = {"text": part.text, "title": "", "media_type": part.media_type, "blocks": blocks, "metadata": {}}
+        _write(answer, json.dumps(reply, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+    _write(answer, b"{}\n")
+
+
+def _write(answer: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(answer, view) :]
 
 
 def _confine(paths: list[Path], work: Path, limits: dict[str, int], readable: list[str]) -> dict[str, bool]:

@@ -201,12 +201,17 @@ def is_kept(connection: Connection, version_id: int) -> bool:
 
 
 def version_texts(
-    connection: Connection, version_ids: Sequence[int], chunk_set_id: int
+    connection: Connection, version_ids: Sequence[int], chunk_set_id: int, first: int, last: int
 ) -> list[tuple[int, bytes, str, str, int]]:
-    """(version, embedding key, header, text, tokens) of every chunk of these versions."""
+    """(version, embedding key, header, text, tokens) of the chunks of these versions with ordinals from `first` to
+    `last`."""
     query = (
         sa.select(_chunks.version_id, _chunks.embedding_key, _chunks.header, _chunks.text, _chunks.tokens)
-        .where(_chunks.version_id.in_(version_ids), _chunks.chunk_set_id == chunk_set_id)
+        .where(
+            _chunks.version_id.in_(version_ids),
+            _chunks.chunk_set_id == chunk_set_id,
+            _chunks.ordinal.between(first, last),
+        )
         .order_by(_chunks.id)
     )
     return [tuple(row) for row in connection.execute(query)]

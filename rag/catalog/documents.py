@@ -313,7 +313,7 @@ def advance(connection: Connection, some: Sequence[Document], state: State) -> s
 
 def add_progress(connection: Connection, tally: Mapping[int, Sequence[int]]) -> None:
     """Count vectors that were computed: document to (attempt, vectors, tokens)."""
-    made, read = sa.bindparam("made"), sa.bindparam("read")
+    made, read = (sa.bindparam(name, type_=sa.Integer) for name in ("made", "read"))
     counted = (
         sa.update(schema.documents)
         .where(_documents.id == sa.bindparam("number"), _documents.attempt == sa.bindparam("of_attempt"))
