@@ -218,16 +218,19 @@ def _parse(request: Request, setting: _Setting) -> None:
     together = len(files) > 1
     if together:
         confine.restrict_calls(programs=False)
-    if request["parts"] and _is_plain(*files[0]):
+    if request["parts"] and _is_plain(*files[0], setting.loaders):
         _write_parts(answer, files[0][0])
         return
     replies = [_attempt(path, filename, limits, setting.loaders, together=together) for path, filename in files]
     _write(answer, _encode(replies, limits["answer_bytes"]))
 
 
-def _is_plain(path: Path, filename: str) -> bool:
+def _is_plain(path: Path, filename: str, loaders: dict[str, str]) -> bool:
+    from ingest.loaders import LOADERS
     from ingest.sniff import PLAIN, sniff
 
+    if loaders[PLAIN] != LOADERS[PLAIN]:
+        return False
     with contextlib.suppress(DocumentFailure):  # the ordinary way tells of it
         return sniff(path, filename) == PLAIN
     return False
@@ -290,11 +293,11 @@ def _attempt(
 def _parsed(
     path: Path, filename: str, limits: dict[str, int], loaders: dict[str, str], *, together: bool
 ) -> dict[str, Any] | None:
-    from ingest.loaders import NEEDS_A_PROGRAM, loader_for
+    from ingest.loaders import LOADERS, NEEDS_A_PROGRAM, loader_for
     from ingest.sniff import MARKDOWN, PLAIN, sniff
 
     media_type = sniff(path, filename)
-    if together and media_type not in (PLAIN, MARKDOWN):
+    if together and (media_type not in (PLAIN, MARKDOWN) or loaders[media_type] != LOADERS[media_type]):
         return None
     if not together and media_type not in NEEDS_A_PROGRAM:
         confine.restrict_calls(programs=False)
