@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 _BOMS = (
@@ -14,6 +15,7 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _SAMPLE = 65_536
+_BEGINNING = 1 << 20
 _CONTROL_BYTES = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 
 
@@ -39,6 +41,35 @@ def decode(data: bytes, declared: str | None = None) -> str:
     if _nearly_utf8(data):
         return data.decode("utf-8", "replace")
     return data.decode(_likely_legacy(data[:_SAMPLE]), "replace")
+
+
+def read_pieces(path: Path, size: int) -> Iterator[str]:
+    """The file's characters as `read_text` gives them, so many at a time, with newline as the only line break of those
+    that Windows and old Macs know. For files too large to hold: the encoding is judged by their beginning, and by
+    whether the whole is UTF-8."""
+    with path.open(encoding=_encoding_of(path), errors="replace", newline=None) as file:
+        while piece := file.read(size):
+            yield piece
+
+
+def _encoding_of(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(_BEGINNING)
+        for mark, encoding in _BOMS:
+            if head.startswith(mark):
+                return "utf-8-sig" if encoding == "utf-8" else encoding[:6]  # those that read the mark themselves
+        if wide := _wide_encoding(head[:_SAMPLE]):
+            return wide
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        try:
+            piece = head
+            while piece:
+                decoder.decode(piece)
+                piece = file.read(_BEGINNING)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return "utf-8" if _nearly_utf8(head) else _likely_legacy(head[:_SAMPLE])
+    return "utf-8"
 
 
 def is_text(head: bytes) -> bool:

@@ -5,7 +5,7 @@ Everything is named by its content, so that a repetition, by whomever, makes not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy.engine import Connection
@@ -25,6 +25,9 @@ from rag.texts import decode_text
 
 EMBED_AT_ONCE = 256
 """Texts between two commits of vectors."""
+
+WINDOW_TEXTS = 4_096
+"""Texts that are in memory at once, about: those of many small documents, or of a stretch of a large one."""
 
 Made = Mapping[int, tuple[int, int]]
 """Texts that were embedded and their tokens, by the version that wanted them."""
@@ -63,7 +66,7 @@ def split_missing(
         with backend.database.write(shared=True) as connection:
             manner.beside(connection, {})
             if chunks.is_kept(connection, version.id):
-                chunks.put_chunks(connection, version.id, generation.chunk_set_id, generation.tenant, new)
+                chunks.put_chunks(connection, generation.chunk_set_id, generation.tenant, {version.id: new})
 
 
 def new_chunks(
@@ -91,9 +94,55 @@ def embed_missing(
 
     Raises TryLater when the embedder is out of reach, and as `embed_checked` and `require_order` do.
     """
+    with backend.database.read() as connection:
+        counts = chunks.count_by_version(connection, version_ids, generation.chunk_set_id)
+    in_order = not manner.check_order
+    for window in _windows(counts):
+        with backend.database.read() as connection:
+            texts = chunks.version_texts(
+                connection, window.versions, generation.chunk_set_id, window.first, window.last
+            )
+        in_order = _embed_texts(backend, generation, embedder, texts, manner, in_order)
+    return in_order
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Chunks of these versions with ordinals from `first` to `last`."""
+
+    versions: list[int]
+    first: int
+    last: int
+
+
+def _windows(counts: Mapping[int, int]) -> Iterator[_Window]:
+    """All chunks of these versions (number to count of chunks), as many at once as there may be in memory."""
+    some: list[int] = []
+    size = 0
+    for version, count in sorted(counts.items()):
+        if count > WINDOW_TEXTS:
+            for first in range(0, count, WINDOW_TEXTS):
+                yield _Window([version], first, first + WINDOW_TEXTS - 1)
+            continue
+        if size + count > WINDOW_TEXTS:
+            yield _Window(some, 0, WINDOW_TEXTS)
+            some, size = [], 0
+        some.append(version)
+        size += count
+    if some:
+        yield _Window(some, 0, WINDOW_TEXTS)
+
+
+def _embed_texts(
+    backend: Backend,
+    generation: Generation,
+    embedder: Embedder,
+    texts: Sequence[tuple[int, bytes, str, str, int]],
+    manner: Manner,
+    in_order: bool,
+) -> bool:
     space, tenant = generation.space_id, generation.tenant
     with backend.database.read() as connection:
-        texts = chunks.version_texts(connection, version_ids, generation.chunk_set_id)
         missing = vectors.missing_keys(connection, space, tenant, [key for _, key, _, _, _ in texts])
     wanted: dict[bytes, tuple[str, int, int]] = {}
     for version_id, key, header, text, tokens in texts:
@@ -101,7 +150,6 @@ def embed_missing(
             wanted[key] = embedding_text(header, text), tokens, version_id
     # Texts of like length go together, so that little is spent on padding.
     order = sorted(wanted, key=lambda key: wanted[key][1])
-    in_order = not manner.check_order
     for start in range(0, len(order), manner.at_once):
         manner.before()
         keys = order[start : start + manner.at_once]

@@ -1,9 +1,10 @@
 """Parsing in another process, so that no file can harm this one.
 
-`ParserPool` keeps one warm parser process per worker (`ingest.sandbox_child`), which forks for every file. The fork
-has limits on memory, CPU time, files and wall time, no network, and may write only into a folder of its own
-(`ingest.confine` says how, and a probe at start tries whether it holds). Its answer is a file of JSON with a size
-limit, checked against every promise of `ParsedDocument` before anyone sees it.
+`ParserPool` keeps one warm parser process per worker (`ingest.sandbox_child`), which forks for every file; only small
+plain texts and Markdown, which nothing but Python code reads, share a fork where several come at once. The fork has
+limits on memory, CPU time, files and wall time, no network, and may write only into a folder of its own
+(`ingest.confine` says how, and a probe at start tries whether it holds). Its answer is a file of JSON, limited in size,
+checked against every promise of `ParsedDocument` before anyone sees it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,20 @@ _GRACE_SECONDS = 5.0
 _LONGEST_LINE = 65_536
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "TZ")
 _OUT_OF_MEMORY_SHARE = 0.5
+_SMALL_BYTES = 64 << 10
+_PLAIN_NAMES = frozenset((".txt", ".text", ".md", ".markdown"))
+_LONGEST_PART = 64 << 20
+_WHOLE = b'{"replies":'
+_TOGETHER_SECONDS = 10.0
+"""What a fork with several files gets. When that is not enough, each is parsed by itself."""
+
+LARGE_BYTES = 8 << 20
+"""A larger file is taken apart where its format allows that."""
+
+Outcome = ParsedDocument | DocumentFailure
+Parts = Iterable[ParsedDocument]
+"""A document in parts that follow each other without a gap: the text of the whole is theirs, joined. Of a large file,
+they are read anew from the disk each time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +96,7 @@ class ParserPool:
         scratch.mkdir(parents=True, exist_ok=True)
         _sweep(scratch)
         self._limits = limits
+        self._scratch = scratch.resolve()
         self._workers = [_Worker(limits, scratch.resolve(), dict(loaders or {})) for _ in range(workers)]
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()  # the one used last is the warmest
         for worker in self._workers:
@@ -97,6 +113,50 @@ class ParserPool:
 
         Raises DocumentFailure; where its `retryable` is true, the fault was not the file's.
         """
+        (outcome,) = self.parse_all([(path, filename)])
+        if isinstance(outcome, DocumentFailure):
+            raise outcome
+        return outcome
+
+    def parse_all(self, files: Sequence[tuple[Path, str]]) -> list[Outcome]:
+        """`parse` for each of these (path, name), with failures in the place of documents."""
+        outcomes: dict[int, Outcome] = {}
+        together = [at for at, (path, filename) in enumerate(files) if _is_small_text(path, filename)]
+        if len(together) > 1:
+            found = self._parse_together([files[at] for at in together])
+            outcomes = {at: one for at, one in zip(together, found, strict=True) if one is not None}
+        return [outcomes[at] if at in outcomes else self._parse_alone(*files[at]) for at in range(len(files))]
+
+    @contextlib.contextmanager
+    def parts(self, path: Path, filename: str) -> Iterator[Parts]:
+        """`parse` for a file too large to hold; of plain text no more than a part is in memory at a time."""
+        self._require_allowed(path)
+        folder = Path(tempfile.mkdtemp(prefix=f"parse-{os.getpid()}-", dir=self._scratch))
+        try:
+            with self._worker() as worker:
+                parts = worker.parts(path, filename, folder)
+            yield parts
+        finally:
+            _remove(folder)
+
+    def _parse_together(self, files: Sequence[tuple[Path, str]]) -> list[Outcome | None]:
+        """Small texts in one fork; None for each that is to be parsed by itself."""
+        try:
+            with self._worker() as worker:
+                return worker.parse_together(files)
+        except DocumentFailure as failure:
+            logger.debug("each of %d small files is parsed by itself: %s", len(files), failure)
+            return [None] * len(files)
+
+    def _parse_alone(self, path: Path, filename: str) -> Outcome:
+        try:
+            self._require_allowed(path)
+            with self._worker() as worker:
+                return worker.parse(path, filename)
+        except DocumentFailure as failure:
+            return failure
+
+    def _require_allowed(self, path: Path) -> None:
         try:
             size = path.stat().st_size
         except OSError as error:
@@ -107,21 +167,21 @@ class ParserPool:
             raise DocumentFailure(
                 "too_large", f"The file has {size} bytes; {self._limits.file_bytes} are the limit. Split it."
             )
+
+    @contextlib.contextmanager
+    def _worker(self) -> Iterator[_Worker]:
         worker = self._idle.get()
         try:
             if self._closed:
                 raise DocumentFailure("server_error", "The parser is shutting down.", retryable=True)
-            return worker.parse(path.resolve(), filename)
+            yield worker
         finally:
             self._idle.put(worker)
 
     def confinement(self) -> Confinement:
         """What is denied to the parser processes on this machine. Starts one where none runs yet."""
-        worker = self._idle.get()
-        try:
+        with self._worker() as worker:
             return worker.confinement()
-        finally:
-            self._idle.put(worker)
 
     def close(self) -> None:
         """End all parser processes; parses under way fail as retryable."""
@@ -182,34 +242,73 @@ class _Worker:
         return self._confinement
 
     def parse(self, path: Path, filename: str) -> ParsedDocument:
-        folder = Path(tempfile.mkdtemp(prefix=f"parse-{os.getpid()}-", dir=self._scratch))
-        try:
-            (folder / "work").mkdir()
-            ended = self._run(path, filename, folder)
-            document = _judge(ended, folder / "answer.json", self._limits)
-        except (_ParserLost, OSError) as error:
-            self.stop()
-            raise DocumentFailure("server_error", f"The parser process was lost: {error}.", retryable=True) from error
-        finally:
-            _remove(folder)
+        (document,) = self._outcomes([(path, filename)], self._limits)
+        if isinstance(document, DocumentFailure):
+            raise document
+        assert document is not None, "one file is always parsed"
         self._keep_warm(document.media_type)
         return document
 
-    def _run(self, path: Path, filename: str, folder: Path) -> dict[str, Any]:
-        """Have the file parsed. Returns the report of how the fork ended, with `late` where we ended it."""
+    def parse_together(self, files: Sequence[tuple[Path, str]]) -> list[Outcome | None]:
+        """What the fork tells of each file. Raises DocumentFailure where it ended badly."""
+        short = min(_TOGETHER_SECONDS, self._limits.wall_seconds)
+        return self._outcomes(files, dataclasses.replace(self._limits, wall_seconds=short))
+
+    def parts(self, path: Path, filename: str, folder: Path) -> Parts:
+        """The parts of a large file, which lie in the folder. Raises DocumentFailure."""
+        room = 3 * path.stat().st_size  # of UTF-16, say, and with every line break as two characters
+        limits = dataclasses.replace(
+            self._limits,
+            scratch_bytes=max(self._limits.scratch_bytes, room),
+            answer_bytes=max(self._limits.answer_bytes, room),
+        )
+        answer = self._answered([(path, filename)], folder, limits, parts=True)
+        with answer.open("rb") as file:
+            whole = file.read(len(_WHOLE)) == _WHOLE
+        if not whole:
+            return _PartsFile(answer, limits)
+        (outcome,) = _read_answer(answer, self._limits, 1)
+        if isinstance(outcome, DocumentFailure):
+            raise outcome
+        assert outcome is not None, "one file is always parsed"
+        return [outcome]
+
+    def _outcomes(self, files: Sequence[tuple[Path, str]], limits: ParseLimits) -> list[Outcome | None]:
+        folder = Path(tempfile.mkdtemp(prefix=f"parse-{os.getpid()}-", dir=self._scratch))
+        try:
+            return _read_answer(self._answered(files, folder, limits), limits, len(files))
+        finally:
+            _remove(folder)
+
+    def _answered(
+        self, files: Sequence[tuple[Path, str]], folder: Path, limits: ParseLimits, *, parts: bool = False
+    ) -> Path:
+        """The fork's answer. Raises DocumentFailure where it ended badly."""
+        try:
+            (folder / "work").mkdir()
+            _judge(self._run(files, folder, limits, parts=parts), limits)
+        except (_ParserLost, OSError) as error:
+            self.stop()
+            raise DocumentFailure("server_error", f"The parser process was lost: {error}.", retryable=True) from error
+        return folder / "answer.json"
+
+    def _run(
+        self, files: Sequence[tuple[Path, str]], folder: Path, limits: ParseLimits, *, parts: bool
+    ) -> dict[str, Any]:
+        """Have files parsed. Returns the report of how the fork ended, with `late` where we ended it."""
         self.confinement()
         self._send(
             {
-                "path": os.fspath(path),
-                "filename": filename,
+                "files": [[os.fspath(path.resolve()), filename] for path, filename in files],
                 "work": os.fspath(folder / "work"),
                 "answer": os.fspath(folder / "answer.json"),
-                "limits": dataclasses.asdict(self._limits),
+                "limits": dataclasses.asdict(limits),
+                "parts": parts,
             }
         )
         started = self._receive(_START_SECONDS).get("started")
         try:
-            return self._receive(self._limits.wall_seconds) | {"late": False}
+            return self._receive(limits.wall_seconds) | {"late": False}
         except TimeoutError:
             return self._end(started) | {"late": True}
 
@@ -289,8 +388,16 @@ class _Worker:
                 pipe.close()
 
 
-def _judge(ended: dict[str, Any], answer: Path, limits: ParseLimits) -> ParsedDocument:
-    """The document, or the failure that the fork's end and its answer amount to."""
+def _is_small_text(path: Path, filename: str) -> bool:
+    """Whether a file may share a fork, by its name: the fork looks at the content."""
+    try:
+        return Path(filename).suffix.lower() in _PLAIN_NAMES and path.stat().st_size <= _SMALL_BYTES
+    except OSError:
+        return False
+
+
+def _judge(ended: dict[str, Any], limits: ParseLimits) -> None:
+    """Raise the failure that the fork's end amounts to, if it does."""
     if ended["late"]:
         raise _timeout(limits.wall_seconds)
     killed_by = ended.get("signal")
@@ -306,7 +413,23 @@ def _judge(ended: dict[str, Any], answer: Path, limits: ParseLimits) -> ParsedDo
                 "too_large", f"Parsing the file takes more than {limits.memory_bytes >> 20} MiB of memory. Split it."
             )
         raise DocumentFailure("invalid_file", "The file is damaged: the parser crashed on it.")
-    return _read_answer(answer, limits)
+
+
+@dataclasses.dataclass(frozen=True)
+class _PartsFile:
+    """The parts that a fork wrote, one on each line."""
+
+    path: Path
+    limits: ParseLimits
+
+    def __iter__(self) -> Iterator[ParsedDocument]:
+        with self.path.open("rb") as file:
+            while (line := file.readline(_LONGEST_PART)) != b"{}\n":
+                try:
+                    part = _document(json.loads(line), self.limits)
+                except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+                    raise DocumentFailure("server_error", f"The parser's answer is not valid ({error}).") from error
+                yield part
 
 
 def _timeout(seconds: float) -> DocumentFailure:
@@ -315,21 +438,25 @@ def _timeout(seconds: float) -> DocumentFailure:
     )
 
 
-def _read_answer(path: Path, limits: ParseLimits) -> ParsedDocument:
-    """The answer as a document, if it is one. It comes from a process that a hostile file may have taken over."""
+def _read_answer(path: Path, limits: ParseLimits, count: int) -> list[Outcome | None]:
+    """The answer, if it is one. It comes from a process that a hostile file may have taken over."""
     try:
         with path.open("rb") as file:
             data = file.read(limits.answer_bytes + 1)
         if len(data) > limits.answer_bytes:
             raise ValueError("it is longer than allowed")
-        reply = json.loads(data)
-        if "failure" in reply:
-            failure = _failure(*reply["failure"])
-        else:
-            return _document(reply, limits)
+        replies = json.loads(data)["replies"]
+        if type(replies) is not list or len(replies) != count:
+            raise ValueError(f"it does not tell of {count} files")
+        return [_outcome(reply, limits) for reply in replies]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DocumentFailure("server_error", f"The parser's answer is not valid ({error}).") from error
-    raise failure
+
+
+def _outcome(reply: dict[str, Any] | None, limits: ParseLimits) -> Outcome | None:
+    if reply is None:
+        return None
+    return _failure(*reply["failure"]) if "failure" in reply else _document(reply, limits)
 
 
 def _failure(code: Any, message: Any, retryable: Any) -> DocumentFailure:

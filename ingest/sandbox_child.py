@@ -54,12 +54,12 @@ def main() -> None:
         request = {"warm": cold} if cold else incoming.next()
         if request is None:
             return
-        wanted = request.get("warm") or _kind_by_name(request.get("filename", ""))
+        wanted = request.get("warm") or _kind_by_name(request.get("files", []))
         if wanted and wanted not in setting.warm:
             spare.discard()
             _warm(wanted, setting)
             spare = _Spare(setting, (lines_in, lines_out))
-        if "path" not in request:
+        if "files" not in request:
             continue  # also a "kill" for a parse that had ended by itself
         if not _serve(request, spare, incoming, lines_out):
             return
@@ -209,19 +209,52 @@ def _wait_and_parse(reading: int, setting: _Setting) -> None:
 
 def _parse(request: Request, setting: _Setting) -> None:
     limits = request["limits"]
-    path, work = Path(request["path"]), Path(request["work"])
+    files, work = [(Path(path), filename) for path, filename in request["files"]], Path(request["work"])
     answer = os.open(request["answer"], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
-    _confine(path, work, limits, setting.readable)
-    reply = _attempt(path, request["filename"], limits, setting.loaders)
-    data = _encode(reply, limits["answer_bytes"])
-    while data:
-        data = data[os.write(answer, data) :]
+    _confine([path for path, _ in files], work, limits, setting.readable)
+    together = len(files) > 1
+    if together:
+        confine.restrict_calls(programs=False)
+    if request["parts"] and _is_plain(*files[0], setting.loaders):
+        _write_parts(answer, files[0][0])
+        return
+    replies = [_attempt(path, filename, limits, setting.loaders, together=together) for path, filename in files]
+    _write(answer, _encode(replies, limits["answer_bytes"]))
 
 
-def _confine(path: Path, work: Path, limits: dict[str, int], readable: list[str]) -> dict[str, bool]:
+def _is_plain(path: Path, filename: str, loaders: dict[str, str]) -> bool:
+    from ingest.loaders import LOADERS
+    from ingest.sniff import PLAIN, sniff
+
+    if loaders[PLAIN] != LOADERS[PLAIN]:
+        return False
+    with contextlib.suppress(DocumentFailure):  # the ordinary way tells of it
+        return sniff(path, filename) == PLAIN
+    return False
+
+
+def _write_parts(answer: int, path: Path) -> None:
+    """A large plain text, a part on each line; behind the last one an empty object, so that none is missed."""
+    from ingest.loaders.text import load_parts
+
+    confine.restrict_calls(programs=False)
+    for part in load_parts(path):
+        blocks = [dataclasses.astuple(block) for block in part.blocks]
+        reply = {"text": part.text, "title": "", "media_type": part.media_type, "blocks": blocks, "metadata": {}}
+        _write(answer, json.dumps(reply, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+    _write(answer, b"{}\n")
+
+
+def _write(answer: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(answer, view) :]
+
+
+def _confine(paths: list[Path], work: Path, limits: dict[str, int], readable: list[str]) -> dict[str, bool]:
     os.chdir(work)
     os.environ["TMPDIR"] = os.environ["HOME"] = str(work)
     tempfile.tempdir = str(work)
@@ -233,17 +266,19 @@ def _confine(path: Path, work: Path, limits: dict[str, int], readable: list[str]
     )
     held = {"privileges": confine.forbid_new_privileges()}
     held["capabilities"] = confine.drop_capabilities()
-    held["files"] = confine.restrict_files([*readable, path], [work])
+    held["files"] = confine.restrict_files([*readable, *paths], [work])
     held["calls"] = confine.restrict_calls(programs=True)
     if not (held["files"] and held["calls"]):
         _refuse_in_python(work)
     return held
 
 
-def _attempt(path: Path, filename: str, limits: dict[str, int], loaders: dict[str, str]) -> dict[str, Any]:
-    """Parse, with every way to fail turned into a reply."""
+def _attempt(
+    path: Path, filename: str, limits: dict[str, int], loaders: dict[str, str], *, together: bool
+) -> dict[str, Any] | None:
+    """Parse, with every way to fail turned into a reply; None for a file that is to have a fork of its own."""
     try:
-        return _parsed(path, filename, limits, loaders)
+        return _parsed(path, filename, limits, loaders, together=together)
     except DocumentFailure as failure:
         return {"failure": [failure.code, failure.message, failure.retryable]}
     except MemoryError:
@@ -255,12 +290,16 @@ def _attempt(path: Path, filename: str, limits: dict[str, int], loaders: dict[st
         return {"failure": ["invalid_file", f"The file is damaged or unusual and cannot be read ({reason}).", False]}
 
 
-def _parsed(path: Path, filename: str, limits: dict[str, int], loaders: dict[str, str]) -> dict[str, Any]:
-    from ingest.loaders import NEEDS_A_PROGRAM, loader_for
-    from ingest.sniff import sniff
+def _parsed(
+    path: Path, filename: str, limits: dict[str, int], loaders: dict[str, str], *, together: bool
+) -> dict[str, Any] | None:
+    from ingest.loaders import LOADERS, NEEDS_A_PROGRAM, loader_for
+    from ingest.sniff import MARKDOWN, PLAIN, sniff
 
     media_type = sniff(path, filename)
-    if media_type not in NEEDS_A_PROGRAM:
+    if together and (media_type not in (PLAIN, MARKDOWN) or loaders[media_type] != LOADERS[media_type]):
+        return None
+    if not together and media_type not in NEEDS_A_PROGRAM:
         confine.restrict_calls(programs=False)
     document = loader_for(media_type, loaders)(path, filename)
     if len(document.text) > limits["text_characters"]:
@@ -277,11 +316,11 @@ def _parsed(path: Path, filename: str, limits: dict[str, int], loaders: dict[str
     }
 
 
-def _encode(reply: dict[str, Any], most: int) -> bytes:
-    data = json.dumps(reply, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+def _encode(replies: list[dict[str, Any] | None], most: int) -> bytes:
+    data = json.dumps({"replies": replies}, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     if len(data) > most:
         failure = ["too_large", "The file's text and structure are larger than the limit. Split it.", False]
-        data = json.dumps({"failure": failure}).encode()
+        data = json.dumps({"replies": [{"failure": failure} if len(replies) == 1 else None] * len(replies)}).encode()
     return data
 
 
@@ -313,7 +352,7 @@ def _try_to_escape(work: Path, outside: Path, readable: list[str], writing: int)
 
     limits = {"memory_bytes": 2**28, "cpu_seconds": 5, "scratch_bytes": 2**20, "open_files": 64}
     parent = os.getppid()
-    _confine(outside.parent / "file", work, limits, readable)
+    _confine([outside.parent / "file"], work, limits, readable)
     confine.restrict_calls(programs=False)
     held = {
         "network": _denied(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM)),
@@ -379,11 +418,13 @@ def _touch() -> None:
     sniff(Path(__file__), "a.md")
 
 
-def _kind_by_name(filename: str) -> str | None:
-    """The media type with a heavy loader that a name promises. Only a hint: the fork looks at the content."""
+def _kind_by_name(files: list[list[str]]) -> str | None:
+    """The media type with a heavy loader that a file's name promises. Only a hint: the fork looks at the content."""
     from ingest.loaders import PARTITIONED
 
-    extension = Path(filename).suffix.lower().lstrip(".").replace("eml", "email")
+    if len(files) != 1:
+        return None
+    extension = Path(files[0][1]).suffix.lower().lstrip(".").replace("eml", "email")
     return next((media_type for media_type, name in PARTITIONED.items() if name == extension), None)
 
 

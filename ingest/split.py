@@ -564,7 +564,7 @@ def _token_starts(tokenizer: Tokenizer, text: str) -> array[int]:
     at = 0
     while at < len(text):
         end = _stretch_end(text, at)
-        starts.extend(at + start for start, _ in tokenizer.offsets(text[at:end]))
+        starts.extend([at + start for start, _ in tokenizer.offsets(text[at:end])])
         at = end
     return starts
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from threading import Lock
 from typing import Any
 
@@ -16,6 +16,24 @@ PIECE = 1 << 20
 def encode_text(structure: Mapping[str, Any], text: str) -> Iterator[bytes]:
     """The bytes to store, in pieces of bounded size."""
     yield json.dumps(structure, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+    yield from _pieces(text)
+
+
+def encode_parts(blocks: Iterable[Iterable[Sequence[Any]]], texts: Iterable[str]) -> Iterator[bytes]:
+    """The same for a text in parts: the blocks of each, with positions in the whole, then each one's text."""
+    yield b'{"blocks":['
+    first = True
+    for of_part in blocks:
+        data = json.dumps(list(of_part), separators=(",", ":")).encode()[1:-1]
+        if data:
+            yield data if first else b"," + data
+            first = False
+    yield b'],"metadata":{}}\n'
+    for text in texts:
+        yield from _pieces(text)
+
+
+def _pieces(text: str) -> Iterator[bytes]:
     for start in range(0, len(text), PIECE):
         yield text[start : start + PIECE].encode()
 

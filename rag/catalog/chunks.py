@@ -31,6 +31,17 @@ class Version:
 
 
 @dataclass(frozen=True)
+class NewVersion:
+    """The parsed text of a document's present attempt, to be recorded."""
+
+    document: Document
+    title: str
+    media_type: str
+    text_blob: str
+    characters: int
+
+
+@dataclass(frozen=True)
 class NewChunk:
     """A chunk to write. `embedding_key` (16 bytes) names the text that is embedded for it."""
 
@@ -79,44 +90,48 @@ class StoredChunk:
     permissions: Sequence[str]
 
 
-def put_version(
-    connection: Connection, document: Document, *, title: str, media_type: str, text_blob: str, characters: int
-) -> Version:
-    """Record the parsed text of a document's present attempt; a repeat replaces what a crash left."""
-    clear_attempt(connection, document.id, document.attempt)
-    values = {
-        "document_id": document.id,
-        "store_id": document.store_id,
-        # Not the file that the caller read: one with the same bytes may have taken its place meanwhile.
-        "file_id": sa.select(schema.documents.c.file_id).where(schema.documents.c.id == document.id).scalar_subquery(),
-        "attempt": document.attempt,
-        "title": title,
-        "media_type": media_type,
-        "text_blob": text_blob,
-        "characters": characters,
-        "created_at": int(time.time()),
-    }
-    made = connection.execute(sa.insert(schema.versions).values(values)).inserted_primary_key
-    assert made is not None
-    return Version(made[0], document.id, document.attempt, title, text_blob)
+def put_versions(connection: Connection, parsed: Sequence[NewVersion]) -> dict[int, int]:
+    """Record the parsed texts of documents' present attempts; a repeat replaces what a crash left.
+
+    Returns the numbers of the versions, by document.
+    """
+    clear_attempts(connection, [one.document for one in parsed])
+    documents = schema.documents.c
+    # Not the file that the caller read: one with the same bytes may have taken its place meanwhile.
+    query = sa.select(documents.id, documents.file_id).where(documents.id.in_([one.document.id for one in parsed]))
+    file_of = {row.id: row.file_id for row in connection.execute(query)}
+    rows = [
+        {
+            "document_id": one.document.id,
+            "store_id": one.document.store_id,
+            "file_id": file_of[one.document.id],
+            "attempt": one.document.attempt,
+            "title": one.title,
+            "media_type": one.media_type,
+            "text_blob": one.text_blob,
+            "characters": one.characters,
+            "created_at": int(time.time()),
+        }
+        for one in parsed
+    ]
+    made = connection.execute(sa.insert(schema.versions).returning(_versions.document_id, _versions.id), rows)
+    return {row.document_id: row.id for row in made}
 
 
-def clear_attempt(connection: Connection, document_id: int, attempt: int) -> None:
-    """Remove an attempt's unpublished version with its chunks."""
-    connection.execute(
-        sa.delete(schema.versions).where(
-            _versions.document_id == document_id, _versions.attempt == attempt, _versions.published_seq.is_(None)
-        )
-    )
+def clear_attempts(connection: Connection, some: Sequence[Document]) -> None:
+    """Remove the unpublished versions of documents' present attempts, with their chunks."""
+    connection.execute(sa.delete(schema.versions).where(_of_attempts(some), _versions.published_seq.is_(None)))
 
 
-def get_version(connection: Connection, document_id: int, attempt: int) -> Version | None:
-    """The version that an attempt has parsed, if it has."""
-    query = sa.select(
-        _versions.id, _versions.document_id, _versions.attempt, _versions.title, _versions.text_blob
-    ).where(_versions.document_id == document_id, _versions.attempt == attempt)
-    row = connection.execute(query).first()
-    return None if row is None else Version(**row._mapping)
+def versions_of(connection: Connection, some: Sequence[Document]) -> dict[int, Document]:
+    """The versions that documents' attempts have parsed, each with its document; none for one that has not."""
+    by_id = {one.id: one for one in some}
+    query = sa.select(_versions.id, _versions.document_id).where(_of_attempts(some))
+    return {row.id: by_id[row.document_id] for row in connection.execute(query.order_by(_versions.id))}
+
+
+def _of_attempts(some: Sequence[Document]) -> sa.ColumnElement[bool]:
+    return sa.tuple_(_versions.document_id, _versions.attempt).in_([(one.id, one.attempt) for one in some])
 
 
 def published_version(connection: Connection, document: Document) -> Version | None:
@@ -133,12 +148,18 @@ def published_version(connection: Connection, document: Document) -> Version | N
 
 
 def put_chunks(
-    connection: Connection, version_id: int, chunk_set_id: int, tenant: str, chunks: Sequence[NewChunk]
+    connection: Connection,
+    chunk_set_id: int,
+    tenant: str,
+    chunks: Mapping[int, Sequence[NewChunk]],
+    *,
+    more: bool = False,
 ) -> None:
-    """Write a version's chunks; those of an earlier try are replaced."""
-    connection.execute(
-        sa.delete(schema.chunks).where(_chunks.version_id == version_id, _chunks.chunk_set_id == chunk_set_id)
-    )
+    """Write versions' chunks, by the version's number. Those of an earlier try are replaced, unless these are `more` of
+    the same try."""
+    if not more:
+        mine = _chunks.version_id.in_(list(chunks)), _chunks.chunk_set_id == chunk_set_id
+        connection.execute(sa.delete(schema.chunks).where(*mine))
     rows = [
         {
             "version_id": version_id,
@@ -154,7 +175,8 @@ def put_chunks(
             "text": chunk.text,
             "embedding_key": chunk.embedding_key,
         }
-        for chunk in chunks
+        for version_id, of_version in chunks.items()
+        for chunk in of_version
     ]
     if rows:
         connection.execute(sa.insert(schema.chunks), rows)
@@ -179,12 +201,17 @@ def is_kept(connection: Connection, version_id: int) -> bool:
 
 
 def version_texts(
-    connection: Connection, version_ids: Sequence[int], chunk_set_id: int
+    connection: Connection, version_ids: Sequence[int], chunk_set_id: int, first: int, last: int
 ) -> list[tuple[int, bytes, str, str, int]]:
-    """(version, embedding key, header, text, tokens) of every chunk of these versions."""
+    """(version, embedding key, header, text, tokens) of the chunks of these versions with ordinals from `first` to
+    `last`."""
     query = (
         sa.select(_chunks.version_id, _chunks.embedding_key, _chunks.header, _chunks.text, _chunks.tokens)
-        .where(_chunks.version_id.in_(version_ids), _chunks.chunk_set_id == chunk_set_id)
+        .where(
+            _chunks.version_id.in_(version_ids),
+            _chunks.chunk_set_id == chunk_set_id,
+            _chunks.ordinal.between(first, last),
+        )
         .order_by(_chunks.id)
     )
     return [tuple(row) for row in connection.execute(query)]

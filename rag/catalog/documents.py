@@ -306,23 +306,36 @@ def count_waiting(connection: Connection, tenant: str | None = None) -> int:
     return connection.execute(query if tenant is None else query.where(_documents.tenant == tenant)).scalar_one()
 
 
-def advance(connection: Connection, document_id: int, attempt: int, state: State, **values: Any) -> bool:
-    """Move a document on. False when the attempt is no longer the current one or work on it has ended."""
-    return _fenced(connection, document_id, attempt, {"state": state, **values})
+def advance(connection: Connection, some: Sequence[Document], state: State) -> set[int]:
+    """Move documents on. Returns the numbers of those whose attempt is the current one and at work."""
+    return _fenced_all(connection, some, {"state": state})
 
 
 def add_progress(connection: Connection, tally: Mapping[int, Sequence[int]]) -> None:
     """Count vectors that were computed: document to (attempt, vectors, tokens)."""
-    for document_id, (attempt, computed, tokens) in sorted(tally.items()):
-        connection.execute(
-            sa.update(schema.documents)
-            .where(_documents.id == document_id, _documents.attempt == attempt)
-            .values(
-                embedded=_documents.embedded + computed,
-                embedded_tokens=_documents.embedded_tokens + tokens,
-                chunks_done=_documents.chunks_done + computed,
-            )
+    made, read = (sa.bindparam(name, type_=sa.Integer) for name in ("made", "read"))
+    counted = (
+        sa.update(schema.documents)
+        .where(_documents.id == sa.bindparam("number"), _documents.attempt == sa.bindparam("of_attempt"))
+        .values(
+            embedded=_documents.embedded + made,
+            embedded_tokens=_documents.embedded_tokens + read,
+            chunks_done=_documents.chunks_done + made,
         )
+    )
+    rows = [
+        {"number": number, "of_attempt": attempt, "made": computed, "read": tokens}
+        for number, (attempt, computed, tokens) in sorted(tally.items())
+    ]
+    if rows:
+        connection.execute(counted, rows)
+
+
+def note_chunks(connection: Connection, numbers: Mapping[int, int]) -> None:
+    """Write down how many chunks documents have, by number, of which none is embedded."""
+    statement = sa.update(schema.documents).where(_documents.id == sa.bindparam("number"))
+    rows = [{"number": number, "chunks": chunks} for number, chunks in sorted(numbers.items())]
+    connection.execute(statement.values(chunks_total=sa.bindparam("chunks"), chunks_done=0), rows)
 
 
 def fail(connection: Connection, document_id: int, attempt: int, code: str, message: str) -> bool:
@@ -337,25 +350,39 @@ def isolate(connection: Connection, document_id: int, attempt: int) -> bool:
     return _fenced(connection, document_id, attempt, values)
 
 
-def publish(connection: Connection, document: Document, version_id: int) -> bool:
-    """The flip: this version answers from now on, and the one before no longer does.
+def publish(connection: Connection, versions: Mapping[int, Document]) -> set[int]:
+    """The flip: these versions (number to document, all of one store) answer from now on, and those before no longer
+    do. All take one number of the change log.
 
-    False, and nothing changed, when the attempt is no longer the current one.
+    Returns the numbers of the documents that were flipped: nothing changes for one whose attempt is no longer the
+    current one.
     """
     values = {"state": "completed", "batch": None, "alone": False, **_newest()}
     over = {"next_attributes": None, "next_permissions": None}
-    if not _fenced(connection, document.id, document.attempt, {**values, **over}):
-        return False
-    seq = next_seq(connection, document.store_id)
-    _retire(connection, _answers(document.id), seq)
-    versions = schema.versions
+    done = _fenced_all(connection, list(versions.values()), {**values, **over})
+    if not done:
+        return done
+    seq = next_seq(connection, next(iter(versions.values())).store_id)
+    _retire(connection, sa.and_(_versions.document_id.in_(done), schema.ANSWERS), seq)
+    mine = [version for version, document in versions.items() if document.id in done]
     flipped = connection.execute(
-        sa.update(versions).where(versions.c.id == version_id).values(published_seq=seq)
+        sa.update(schema.versions).where(_versions.id.in_(mine)).values(published_seq=seq)
     ).rowcount
-    if flipped != 1:
+    if flipped != len(mine):
         # The caller's transaction is rolled back: nothing has changed.
-        raise TryLater(f"The parsed text of document {document.id} is gone; it will be parsed again.", code="conflict")
-    return True
+        raise TryLater("The parsed text of a document is gone; it will be parsed again.", code="conflict")
+    return done
+
+
+def _fenced_all(connection: Connection, some: Sequence[Document], values: Mapping[str, Any]) -> set[int]:
+    current = sa.tuple_(_documents.id, _documents.attempt).in_([(one.id, one.attempt) for one in some])
+    statement = (
+        sa.update(schema.documents)
+        .where(current, _documents.state.in_(ACTIVE))
+        .values(updated_at=int(time.time()), **values)
+        .returning(_documents.id)
+    )
+    return set(connection.execute(statement).scalars())
 
 
 def _fenced(connection: Connection, document_id: int, attempt: int, values: Mapping[str, Any]) -> bool:

@@ -71,6 +71,8 @@ def _open_sqlite(url: sa.URL) -> Engine:
         url,
         pool_size=16,
         max_overflow=48,
+        # The one used last: each keeps pages of its own, and taken in turn they would all keep the same.
+        pool_use_lifo=True,
         hide_parameters=True,
         connect_args={"timeout": float(WAIT_SECONDS), "isolation_level": None, "check_same_thread": False},
     )

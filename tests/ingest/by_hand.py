@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from ingest import intake
 from ingest.backfill import Backfill
-from ingest.loaders.text import load
+from ingest.loaders.text import load, load_parts
 from ingest.pipeline import Pipeline
 from rag import generations
 from rag.backend import Backend
@@ -29,8 +29,22 @@ from tests.backends import add_text, open_backend
 class PlainParser:
     """Takes a file as it is: what is tried here is not the parsing, which takes long to start."""
 
-    def parse(self, path: Path, filename: str) -> Any:
-        return load(path, filename)
+    def parse_all(self, files: Sequence[tuple[Path, str]]) -> list[Any]:
+        return [load(path, filename) for path, filename in files]
+
+    @contextmanager
+    def parts(self, path: Path, filename: str) -> Iterator[Any]:
+        yield Parts(path)
+
+
+class Parts:
+    """A text in small parts."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __iter__(self) -> Iterator[Any]:
+        return load_parts(self._path, 2_000)
 
 
 class ByHand:

@@ -19,7 +19,6 @@ import sqlalchemy as sa
 
 from indexes.errors import TryLater
 from ingest import intake
-from ingest.loaders.text import load
 from ingest.pipeline import Pipeline
 from rag.backend import Backend
 from rag.blobs import read_blob
@@ -27,6 +26,7 @@ from rag.catalog import batches, documents, schema
 from rag.catalog.records import Store
 from rag.retrieve import SearchOptions, retrieve
 from tests.backends import add_text, all_documents, open_backend, toy_settings, wait_until_idle
+from tests.ingest.by_hand import PlainParser
 from tests.s3 import make_bucket
 
 ROUNDS = 15
@@ -148,13 +148,6 @@ def without_vector(backend: Backend, document_id: int) -> int:
     query = sa.select(sa.func.count(chunks.id)).join(schema.versions, versions.id == chunks.version_id)
     with backend.database.read() as connection:
         return int(connection.execute(query.where(versions.document_id == document_id, ~held)).scalar_one())
-
-
-class PlainParser:
-    """Takes a file as it is: what is tried here is not the parsing, which takes long to start."""
-
-    def parse(self, path: Path, filename: str) -> Any:
-        return load(path, filename)
 
 
 def test_purging_beside_writing_leaves_every_chunk_its_vector_and_no_vector_alone(

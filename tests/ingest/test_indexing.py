@@ -323,21 +323,20 @@ def test_what_is_not_visible_yet_hides_nothing(settings: Settings) -> None:
 def _unpublished(backend: Backend, store: Store, count: int) -> list[tuple[int, int]]:
     """Chunks of a document that is still at work: (chunk, version)."""
     from rag.catalog import chunks, documents
-    from rag.catalog.chunks import NewChunk
+    from rag.catalog.chunks import NewChunk, NewVersion
 
     file = intake.upload(backend, "work.txt", "assistants", [b"work"])
     with backend.database.write() as connection:
         document = documents.put_document(connection, backend.caller, store, file, "work.txt", None)
         connection.execute(sa.update(schema.documents).values(batch="held").where(schema.documents.c.id == document.id))
-        documents.advance(connection, document.id, document.attempt, "embedding")
-        version = chunks.put_version(
-            connection, document, title="w", media_type="text/plain", text_blob="0" * 64, characters=4
-        )
+        documents.advance(connection, [document], "embedding")
+        new_version = NewVersion(document, title="w", media_type="text/plain", text_blob="0" * 64, characters=4)
+        version = chunks.put_versions(connection, [new_version])[document.id]
         new = [NewChunk(n, 0, 4, None, 1, (), "", "work", bytes([n]) * 16) for n in range(count)]
         generation = backend.live_generation(store)
-        chunks.put_chunks(connection, version.id, generation.chunk_set_id, generation.tenant, new)
-        numbers = connection.execute(sa.select(schema.chunks.c.id).where(schema.chunks.c.version_id == version.id))
-        return [(number, version.id) for number in numbers.scalars()]
+        chunks.put_chunks(connection, generation.chunk_set_id, generation.tenant, {version: new})
+        numbers = connection.execute(sa.select(schema.chunks.c.id).where(schema.chunks.c.version_id == version))
+        return [(number, version) for number in numbers.scalars()]
 
 
 def test_one_leg_alone_cannot_lie_in_an_engine_of_its_own(tmp_path: Path) -> None:

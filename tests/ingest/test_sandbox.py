@@ -288,3 +288,70 @@ def test_an_ordinary_user_is_confined_too(tmp_path: Path) -> None:
     files, calls, network, reading, forking = done.stdout.split()
     assert (network, forking) == ("denied", "denied") if calls == "True" else calls == "False", done
     assert reading == "denied" if files == "True" else files == "False", done
+
+
+def test_small_texts_share_a_fork_and_each_ends_as_it_would_alone(tmp_path: Path) -> None:
+    contents = {
+        "a.md": "# Title\n\nText.\n",
+        "b.txt": "Plain text.\n",
+        "page.txt": "<html><body><p>Not plain at all.</p></body></html>",
+        "blank.txt": " \n",
+        "program.txt": b"\x7fELF\x02\x01\x01" + bytes(range(256)) * 8,
+    }
+    files = [(tmp_path / name, name) for name in contents]
+    for (path, _), content in zip(files, contents.values(), strict=True):
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with ParserPool(LIMITS, tmp_path / "scratch") as pool:
+        forks = []
+        worker = pool._workers[0]
+        send = worker._send
+        worker._send = lambda line: (forks.append(len(line.get("files", ()))), send(line))[1]  # type: ignore
+        outcomes = pool.parse_all(files)
+        assert [number for number in forks if number] == [5, 1]
+        assert [str(getattr(one, "code", None) or one.media_type) for one in outcomes] == [  # type: ignore
+            "text/markdown",
+            "text/plain",
+            "text/html",
+            "empty",
+            "unsupported_file",
+        ]
+    with ParserPool(LIMITS, tmp_path / "scratch", loaders=MISBEHAVING) as pool:
+        # A loader of somebody else's may be anything: it gets a fork for each file.
+        (tmp_path / "b.txt").write_text("crash")
+        crashed, told = pool.parse_all([(tmp_path / "b.txt", "b.txt"), (tmp_path / "a.md", "a.md")])
+        assert isinstance(crashed, DocumentFailure)
+        assert not isinstance(told, DocumentFailure)
+
+
+def test_where_a_shared_fork_fails_each_file_has_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingest.sandbox._TOGETHER_SECONDS", 0.0)
+    files = [(tmp_path / f"{number}.txt", f"{number}.txt") for number in range(3)]
+    for path, name in files:
+        path.write_text(f"Text of {name}")
+    with ParserPool(LIMITS, tmp_path / "scratch") as pool:
+        texts = [one.text for one in pool.parse_all(files) if not isinstance(one, DocumentFailure)]
+    assert texts == [f"Text of {name}" for _, name in files]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
+def test_a_large_text_comes_in_parts_that_are_the_whole(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.txt"
+    text = "".join(f"Absatz {n} über Leuchttürme.\r\nZweite Zeile.\r\n\r\n" for n in range(40_000))
+    path.write_bytes(text.encode(encoding))
+    with ParserPool(LIMITS, tmp_path / "scratch") as pool, pool.parts(path, "a.txt") as parts:
+        for _ in range(2):
+            sizes = [len(part.text) for part in parts]
+            assert "".join(part.text for part in parts) == text.replace("\r\n", "\n")
+        assert len(sizes) == 2
+        assert sizes[0] <= 1 << 20
+
+
+def test_a_large_file_of_another_kind_is_one_part(tmp_path: Path) -> None:
+    path = tmp_path / "a.md"
+    path.write_text("# Lighthouses\n\nText.\n")
+    with ParserPool(LIMITS, tmp_path / "scratch") as pool:
+        with pool.parts(path, "a.md") as parts:
+            assert [part.title for part in parts] == ["Lighthouses"]
+        path.write_bytes(b"%PDF-1.7\nnot really")
+        with pytest.raises(DocumentFailure), pool.parts(path, "a.md"):
+            pass

@@ -31,7 +31,7 @@ from rag.catalog import (
     stores,
     vectors,
 )
-from rag.catalog.chunks import NewChunk
+from rag.catalog.chunks import NewChunk, NewVersion
 from rag.catalog.database import Database, open_database
 from rag.catalog.records import DAY, Counts, Document, PageRequest, Store
 from rag.context import Scalar
@@ -82,24 +82,23 @@ def write_version(database: Database, document: Document, texts: list[str], blob
     """A version with one chunk per text, and their vectors."""
     with database.write() as connection:
         generation = generations.live_generation(connection, document.store_id)
-        version = chunks.put_version(
-            connection, document, title="t", media_type="text/plain", text_blob=blob, characters=9
-        )
+        new_version = NewVersion(document, title="t", media_type="text/plain", text_blob=blob, characters=9)
+        version = chunks.put_versions(connection, [new_version])[document.id]
         keys = [vectors.embedding_key(text) for text in texts]
         new = [
             NewChunk(i, 10 * i, 10 * i + 5, None, 2, (), "", text, key)
             for i, (text, key) in enumerate(zip(texts, keys, strict=True))
         ]
-        chunks.put_chunks(connection, version.id, generation.chunk_set_id, TENANT, new)
+        chunks.put_chunks(connection, generation.chunk_set_id, TENANT, {version: new})
         rows = np.eye(4, dtype=np.float32)[[i % 4 for i in range(len(texts))]]
         vectors.put_vectors(connection, generation.space_id, TENANT, keys, rows)
-    return version.id
+    return version
 
 
 def complete(database: Database, document: Document, texts: list[str], blob: str = "a" * 64) -> int:
     version = write_version(database, document, texts, blob)
     with database.write() as connection:
-        assert documents.publish(connection, document, version)
+        assert documents.publish(connection, {version: document})
     return version
 
 
@@ -144,8 +143,8 @@ def test_an_old_attempt_can_change_nothing(database: Database, store: Store) -> 
     with database.write() as connection:
         assert documents.retry(connection, cancelled)
     with database.write() as connection:
-        assert not documents.publish(connection, old, version)
-        assert not documents.advance(connection, old.id, old.attempt, "parsing")
+        assert not documents.publish(connection, {version: old})
+        assert not documents.advance(connection, [old], "parsing")
         assert not documents.fail(connection, old.id, old.attempt, "server_error", "no")
         assert not documents.isolate(connection, old.id, old.attempt)
         assert not documents.cancel(connection, old)
@@ -160,14 +159,14 @@ def test_a_document_that_ended_is_not_moved_on(database: Database, store: Store)
     complete(database, document, ["one"])
     with database.write() as connection:
         assert not documents.fail(connection, document.id, document.attempt, "server_error", "late")
-        assert not documents.advance(connection, document.id, document.attempt, "embedding")
+        assert not documents.advance(connection, [document], "embedding")
     assert reload(database, document).state == "completed"
 
 
 def test_publishing_a_version_that_is_gone_changes_nothing(database: Database, store: Store) -> None:
     document = put(database, store, "a")
     with pytest.raises(TryLater), database.write() as connection:
-        documents.publish(connection, document, 999)
+        documents.publish(connection, {999: document})
     assert reload(database, document).state == "queued"
 
 
@@ -183,7 +182,7 @@ def test_a_replacement_flips_in_one_step(database: Database, store: Store) -> No
         before = stores.current_seq(connection, store.id)
     assert before is not None
     with database.write() as connection:
-        assert documents.publish(connection, second, new)
+        assert documents.publish(connection, {new: second})
     with database.read() as connection:
         news = changes.read_changes(connection, store.id, before)
         assert news is not None
@@ -536,7 +535,7 @@ def test_a_document_can_be_deleted_in_any_state(database: Database, store: Store
         elif state == "cancelled":
             documents.cancel(connection, document)
         elif state != "completed":
-            documents.advance(connection, document.id, document.attempt, state)  # type: ignore[arg-type]
+            documents.advance(connection, [document], state)  # type: ignore[arg-type]
     if state == "completed":
         complete(database, document, ["one"])
     with database.write() as connection:
@@ -577,8 +576,8 @@ def test_what_a_dead_worker_had_goes_on_elsewhere_and_the_dead_is_refused(databa
     with database.write() as connection:
         dead, alive = batches.join(connection, "dead"), batches.join(connection, "alive")
         batches.claim(connection, dead, "old", most=8, most_bytes=100)
-        documents.advance(connection, first.id, first.attempt, "embedding")
-        chunks.put_version(connection, first, title="A", media_type="text/plain", text_blob="7" * 64, characters=4)
+        documents.advance(connection, [first], "embedding")
+        chunks.put_versions(connection, [NewVersion(first, "A", "text/plain", "7" * 64, characters=4)])
         connection.execute(sa.update(schema.workers).where(schema.workers.c.id == dead).values(beat_at=1.0))
         assert batches.anyone_silent(connection, 60)
         assert batches.bury(connection, 60) == ["dead"]
@@ -592,12 +591,11 @@ def test_what_a_dead_worker_had_goes_on_elsewhere_and_the_dead_is_refused(databa
         mine = documents.active_of_batch(connection, "new")
         assert [(d.id, d.state, d.attempt) for d in mine] == [(first.id, "embedding", 2), (second.id, "queued", 2)]
         # What the dead one had parsed is the work of the next attempt, and it cannot publish it any more.
-        version = chunks.get_version(connection, first.id, 2)
-        assert version is not None
-        assert chunks.get_version(connection, first.id, 1) is None
-        assert not documents.publish(connection, first, version.id)
-        assert not documents.advance(connection, second.id, second.attempt, "parsing")
-        assert documents.publish(connection, mine[0], version.id)
+        (version,) = chunks.versions_of(connection, [mine[0]])
+        assert chunks.versions_of(connection, [first]) == {}
+        assert not documents.publish(connection, {version: first})
+        assert not documents.advance(connection, [second], "parsing")
+        assert documents.publish(connection, {version: mine[0]})
         assert batches.open_batches(connection, alive) == ["new"]
 
 
