@@ -94,7 +94,8 @@ def main() -> None:
         line |= measured(name, texts, count, given.minutes * 60)
         with given.results.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        print(f"{name}: {line.get('reason') or {k: v for k, v in line.items() if isinstance(v, float)}}", flush=True)
+        told = {key: round(value, 4) for key, value in line.items() if isinstance(value, float)}
+        print(f"{name}: {line.get('reason') or told}", flush=True)
     titles = {name: subject.title for name, subject in SUBJECTS.items()}
     write_table(given.results, count, titles)
 
