@@ -21,7 +21,7 @@ WARM_UP = 10
 """Questions before the clock runs, none of which is asked again."""
 VERSIONS = (
     *("chromadb", "faiss-cpu", "langchain-community", "langchain-huggingface", "llama-index-core"),
-    *("llama-index-vector-stores-faiss", "onnxruntime", "rag", "sentence-transformers", "tantivy", "torch"),
+    *("llama-index-vector-stores-faiss", "onnxruntime", "sentence-transformers", "tantivy", "torch"),
     *("transformers", "txtai"),
 )
 
