@@ -75,7 +75,7 @@ class Ended:
     peak: int
     """Bytes of memory at most, of the whole tree."""
     said: str
-    """The end of what it printed, without line breaks."""
+    """The last line that it printed."""
 
 
 def run_watched(command: Sequence[str], environment: Mapping[str, str], log: Path, seconds: float) -> Ended:
@@ -94,7 +94,8 @@ def run_watched(command: Sequence[str], environment: Mapping[str, str], log: Pat
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-    return Ended(code, memory.peak, " ".join(log.read_text(errors="replace").split())[-400:])
+    said = log.read_text(errors="replace").strip().rpartition("\n")[2]
+    return Ended(code, memory.peak, said[:300])
 
 
 def machine() -> str:

@@ -151,7 +151,8 @@ def installed(packages: Sequence[str]) -> Path:
         [*pip, "--constraint", str(HERE / "requirements.txt"), *packages], capture_output=True, text=True
     )
     if done.returncode:
-        raise Failed("not installed: " + " ".join(done.stderr.split())[-300:])
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR") and "://" not in line]
+        raise Failed(f"not installed: {' '.join(errors)[:300] or 'pip failed'}")
     return python
 
 
