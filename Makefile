@@ -19,6 +19,10 @@ check: $(VENV)/test.done
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# This project beside its peers: an environment of their own (.venv-peers), then half an hour of measuring, alone.
+bench: $(VENV)/test.done
+	$(BIN)/python -m tests.benchmarks.peers
+
 $(VENV)/run.done: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
@@ -33,4 +37,4 @@ $(VENV)/test.done: $(VENV)/run.done
 	@touch $@
 
 clean:
-	rm -rf $(VENV) rag.egg-info
+	rm -rf $(VENV) $(VENV)-peers rag.egg-info

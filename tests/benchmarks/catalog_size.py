@@ -13,7 +13,7 @@ import asyncio
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -25,7 +25,6 @@ from ingest.runner import Runner
 from rag.backend import Backend
 from rag.catalog import schema
 from rag.settings import load_settings
-from tests.benchmarks.query_time import articles
 from tests.data import data_root
 from tests.postgres import running_postgres
 
@@ -35,6 +34,14 @@ SIZES = {
     "postgresql": "SELECT relname, pg_total_relation_size(oid) FROM pg_class "
     "WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace",
 }
+
+
+def articles(passages: Sequence[CorpusLine]) -> list[CorpusLine]:
+    """The passages of each article as one document."""
+    texts: dict[str, list[str]] = {}
+    for passage in passages:
+        texts.setdefault(passage.title, []).append(passage.text)
+    return [CorpusLine(title, title, "\n\n".join(parts)) for title, parts in texts.items()]
 
 
 def measure(corpus: list[CorpusLine], chunk_tokens: int, flags: Mapping[str, str]) -> dict[str, float]:

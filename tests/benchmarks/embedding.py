@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from rag.metrics import measure
+from rag.evaluation.rankings import measure
 
 from ingest.beir import Dataset, read_beir
 from rag.embedders import Embedder, open_embedder, parse_embedder

@@ -18,9 +18,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, aclosing
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, aclosing, closing, contextmanager
+from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -28,12 +30,17 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from ingest import intake
+from ingest.beir import ingest_corpus, read_beir
+from ingest.runner import Runner
 from rag import ask, live
 from rag.ask import Ask
 from rag.backend import Backend
 from rag.catalog.records import Store
 from rag.retrieve import SearchOptions
-from tests.benchmarks.query_time import filled
+from rag.settings import load_settings
+from tests.benchmarks.catalog_size import articles
+from tests.data import data_root
 
 Question = Callable[[str], Awaitable[None]]
 Switch = Callable[[], AbstractContextManager[object]]
@@ -56,6 +63,20 @@ def main() -> None:
             for kind in what:
                 measured = asyncio.run(compared(backend, asked[kind], switch, questions, chosen.pairs, chosen.block))
                 print(json.dumps({"cost of": name, "on": kind, **measured}), flush=True)
+
+
+@contextmanager
+def filled(chunk_tokens: int) -> Iterator[tuple[Backend, Store, list[str]]]:
+    """A store with the articles of `squad2_open`, the toy embedder's vectors, and the questions."""
+    dataset = read_beir(data_root() / "squad2_open")
+    with tempfile.TemporaryDirectory() as folder:
+        flags = {"data": Path(folder), "embedder": "toy-384", "ingest.chunk_tokens": chunk_tokens}
+        backend = Backend(load_settings(environment={}, flags=flags))
+        store = intake.create_store(backend, "speed")
+        with closing(Runner(backend)):
+            ingest_corpus(backend, store, articles(dataset.corpus), lambda *_: None)
+        yield backend, store, list(dataset.queries.values())
+        asyncio.run(backend.close())
 
 
 def kinds(backend: Backend, store: Store) -> dict[str, Question]:

@@ -35,7 +35,7 @@ from rag.catalog import changes, schema
 from rag.retrieve import SearchOptions, retrieve
 from rag.settings import Settings, secret
 from tests.backends import open_backend, toy_settings
-from tests.benchmarks.query_time import articles
+from tests.benchmarks.catalog_size import articles
 from tests.data import data_root
 from tests.fakes.qdrant_server import FakeQdrant
 from tests.postgres import running_postgres
