@@ -43,7 +43,7 @@ from ingest.runner import Runner
 from rag.backend import Backend
 from rag.catalog import stores
 from rag.settings import load_settings
-from tests.benchmarks.query_time import articles
+from tests.benchmarks.catalog_size import articles
 from tests.data import data_root
 from tests.installations import Process
 
