@@ -20,11 +20,11 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from rag.evaluation.rankings import measure
 
 from ingest.beir import Dataset, read_beir
 from rag.embedders import Embedder, open_embedder, parse_embedder
 from rag.embedders.model_files import resolve_model
+from rag.evaluation.rankings import measure
 from tests.data import shared_data
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
