@@ -51,7 +51,7 @@ def main() -> None:
     spare = _Spare(setting, (lines_in, lines_out))
     while True:
         cold = setting.next_to_warm() if incoming.are_quiet(setting.patience()) else None
-        request = {"warm": cold} if cold else incoming.next()
+        request: Request | None = {"warm": cold} if cold else incoming.next()
         if request is None:
             return
         wanted = request.get("warm") or _kind_by_name(request.get("files", []))

@@ -31,6 +31,8 @@ class Database:
         """The place of the blobs that this process keeps beside the catalog, where it keeps any."""
         self._kind = KINDS[self.url.get_backend_name()]
         self.engine = self._kind.open(self.url)
+        self._closed = False
+        sa.event.listen(self.engine, "checkin", self._give_back)
 
     @property
     def one_machine(self) -> bool:
@@ -77,8 +79,13 @@ class Database:
         return f"{self.url.get_backend_name()} {'.'.join(map(str, version))}"
 
     def close(self) -> None:
-        """Close every connection. Idempotent."""
+        """Close every connection, those in use when they are given back. Idempotent."""
+        self._closed = True
         self.engine.dispose()
+
+    def _give_back(self, _connection: object, record: sa.pool.ConnectionPoolEntry) -> None:
+        if self._closed:
+            record.invalidate()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

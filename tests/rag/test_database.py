@@ -22,6 +22,18 @@ from tests.contracts.catalog import CHECKS, add, seen
 from tests.postgres import PASSWORD, Postgres, running_postgres
 
 
+def test_what_is_given_back_after_the_end_is_closed(postgres: Postgres, tmp_path: Path) -> None:
+    with postgres.database() as url:
+        database, other = open_database(tmp_path, url), Database(url)
+        with database.read():
+            database.close()
+        assert seen(database) == []  # a thread that comes late
+        count = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+        with other.read() as connection:
+            assert connection.execute(count).scalar() == 1
+        other.close()
+
+
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_contract(catalog_url: str, tmp_path: Path, check: Callable[[Callable[[], Database]], None]) -> None:
     opened = [open_database(tmp_path, catalog_url)]
