@@ -146,9 +146,9 @@ def test_a_text_is_embedded_once_and_in_company(installation: ByHand, embedded: 
 def test_an_ingestion_takes_few_statements_commits_and_bytes(installation: ByHand) -> None:
     count = ingested(installation)
     assert len(chunks_of(installation)) == CHUNKS
-    assert len(count.statements) <= 38 * DOCUMENTS
-    assert count.commits <= 5.5 * DOCUMENTS
-    assert 1_000 < count.written / CHUNKS <= 33_500  # most of it by the many commits of so short documents
+    assert len(count.statements) <= 18 * DOCUMENTS
+    assert count.commits <= 2.5 * DOCUMENTS
+    assert 1_000 < count.written / CHUNKS <= 14_000  # most of it by the many commits of so short documents
 
 
 def test_a_query_reads_twice_and_embeds_once(installation: ByHand, embedded: list[Sequence[str]]) -> None:
