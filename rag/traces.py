@@ -34,12 +34,19 @@ MOST_WAITING = 2_000
 BATCH = 200
 GATHER_SECONDS = 0.1
 """For which a first trace waits for others to be written with it."""
+RESTS = ((100, 19.0), (BATCH, 2.0))
+"""How long the writer rests after working out a part of a trace, as a multiple of the time that it took, by how many
+wait (fewer than so many); where more do, not at all. Whoever answers needs the interpreter meanwhile: a twentieth of
+its time is taken while there is time, and what comes at once is worked out little by little."""
+WRITE_SECONDS = 1.0
+"""What is worked out is written after this, also where more waits."""
 RETRY_SECONDS = 1.0
 PRUNE_SECONDS = 600.0
 FLUSH_SECONDS = 5.0
 DAY = 86_400
 
 Later = Callable[[], Mapping[str, Any]]
+_Waiting = tuple[Mapping[str, Any], Later | None, Sequence[Sampled]]
 
 log = logging.getLogger(__name__)
 
@@ -149,9 +156,11 @@ class TraceWriter:
         self._database = database
         self._meters = meters
         self._settings = settings
-        self._waiting: deque[tuple[Mapping[str, Any], Later | None, Sequence[Sampled]]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._closing = False
+        self._hurried = 0
+        """How many wait until everything is written."""
         self._thread: threading.Thread | None = None
         self._lost = 0
         self._pruned_at = float("-inf")
@@ -173,7 +182,10 @@ class TraceWriter:
     def flush(self) -> None:
         """Wait until what was submitted is written, for a few seconds at most."""
         with self._changed:
+            self._hurried += 1
+            self._changed.notify_all()
             self._changed.wait_for(lambda: not self._waiting, FLUSH_SECONDS)
+            self._hurried -= 1
 
     def close(self) -> None:
         """Write what waits, and stop. Idempotent."""
@@ -189,12 +201,12 @@ class TraceWriter:
                 self._changed.wait_for(lambda: self._waiting or self._closing)
                 if not self._waiting:
                     return
-                if not self._closing:
+                if not self._closing and not self._hurried:
                     self._changed.wait(GATHER_SECONDS)
                 some = [self._waiting[at] for at in range(min(BATCH, len(self._waiting)))]
             self._tell_lost()
-            rows = [self._finished(row, later) for row, later, _ in some]
-            written = self._write(rows, [one for *_, vectors in some for one in vectors])
+            rows = self._finish(some)
+            written = self._write(rows, [one for *_, vectors in some[: len(rows)] for one in vectors])
             with self._changed:
                 for at, row in enumerate(rows):
                     self._waiting[at] = row, None, some[at][2]
@@ -206,20 +218,24 @@ class TraceWriter:
                         return
                     self._changed.wait(RETRY_SECONDS)
 
-    def _finished(self, row: Mapping[str, Any], later: Later | None) -> Mapping[str, Any]:
-        """A row with what was left to be worked out. Rests twice as long as that takes, unless many wait: whoever sends
-        streams needs the interpreter meanwhile."""
-        if later is None:
-            return row
-        began = time.perf_counter()
-        try:
-            return {**row, "body": {**row["body"], **later()}}
-        except Exception:  # what was to be added must not cost the trace
-            log.exception("a part of a trace could not be worked out")
-            return row
-        finally:
-            if len(self._waiting) < BATCH and not self._closing:
-                time.sleep(2 * (time.perf_counter() - began))
+    def _finish(self, some: Sequence[_Waiting]) -> list[Mapping[str, Any]]:
+        """The rows of the first of them, with what was left to be worked out: as many as there is time for."""
+        rows: list[Mapping[str, Any]] = []
+        end = time.monotonic() + WRITE_SECONDS
+        for row, later, _ in some:
+            began = time.monotonic()
+            rows.append(row if later is None else _with_rest(row, later))
+            if later is not None:
+                self._rest(time.monotonic() - began)
+            if time.monotonic() > end:
+                break
+        return rows
+
+    def _rest(self, spent: float) -> None:
+        """Leave the interpreter to others for a multiple of the seconds spent, unless somebody waits or many traces."""
+        with self._changed:
+            multiple = next((multiple for fewer, multiple in RESTS if len(self._waiting) < fewer), 0.0)
+            self._changed.wait_for(lambda: self._hurried or self._closing, multiple * spent)
 
     def _write(self, rows: list[Mapping[str, Any]], vectors: Sequence[Sampled]) -> bool:
         """Write some rows; False when that is to be tried again."""
@@ -244,6 +260,14 @@ class TraceWriter:
             lost, self._lost = self._lost, 0
         if lost:
             log.warning("%d traces were lost: more came than could be written", lost)
+
+
+def _with_rest(row: Mapping[str, Any], later: Later) -> Mapping[str, Any]:
+    try:
+        return {**row, "body": {**row["body"], **later()}}
+    except Exception:  # what was to be added must not cost the trace
+        log.exception("a part of a trace could not be worked out")
+        return row
 
 
 def prune(database: Database, settings: Settings) -> None:

@@ -40,10 +40,17 @@ def as_text(store_ids: Iterable[int]) -> str:
 
 
 def note_documents(connection: Connection, table: sa.Table, used: Iterable[tuple[int, int]]) -> None:
-    """Keep whose words stand in some rows, as pairs of the row's number and the document's."""
+    """Keep whose words stand in some rows, as pairs of the row's number and the document's. A row goes at once whose
+    document went before it was written."""
     rows = [{"answer_id": answer, "document_id": document} for answer, document in sorted(set(used))]
-    if rows:
-        connection.execute(sa.insert(DOCUMENTS[table]), rows)
+    if not rows:
+        return
+    connection.execute(sa.insert(DOCUMENTS[table]), rows)
+    wanted = {row["document_id"] for row in rows}
+    documents = schema.documents.c
+    there = set(connection.execute(sa.select(documents.id).where(documents.id.in_(wanted))).scalars())
+    for document in wanted - there:
+        forget_document(connection, document)
 
 
 def documents_of(connection: Connection, table: sa.Table, number: int) -> set[int]:

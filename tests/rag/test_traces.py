@@ -154,6 +154,22 @@ async def test_what_repeats_a_document_goes_with_it(backend: Backend) -> None:
     assert count(backend, schema.responses_documents) == count(backend, schema.traces_documents) - 1 == 1
 
 
+async def test_a_trace_is_not_kept_whose_document_goes_before_it_is_written(backend: Backend) -> None:
+    store = backend.find_store("s")
+    trace_id, _ = await answered(backend)
+    backend.traces.flush()
+    with backend.database.read() as connection:
+        [row] = [dict(row._mapping) for row in connection.execute(sa.select(schema.traces))]
+    row.pop("id")
+    (document,) = all_documents(backend, store).values()
+    intake.delete_documents(backend, [document])
+    backend.traces.submit({**row, "public_id": "late", "documents": [document.id], "arms": {}})
+    for name in (trace_id, "late"):
+        with pytest.raises(NotThere):
+            find_trace(backend, name)
+    assert (count(backend, schema.traces), count(backend, schema.traces_documents)) == (0, 0)
+
+
 async def test_an_answer_is_not_there_for_who_may_no_longer_see_its_document(backend: Backend) -> None:
     (document,) = all_documents(backend, backend.find_store("s")).values()
     reader = keeper(backend)
