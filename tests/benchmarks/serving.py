@@ -107,7 +107,7 @@ class Caller:
         assert len(found["data"][0]["embedding"]) > 100, found
 
     async def _post(self, path: str, body: Any) -> bytes:
-        if self._streams is None:
+        if self._streams is None or self._streams[0].at_eof():  # an idle connection is closed after a while
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
         data = json.dumps(body).encode()
@@ -195,14 +195,13 @@ async def uploading(url: str, enough: asyncio.Event) -> int:
     return len(texts)
 
 
-async def measure(process: Process, seconds: float) -> dict[str, Any]:
-    """Everything that is asked of a server that runs."""
+async def measure(process: Process, seconds: float, record: dict[str, Any]) -> None:
+    """Note everything that is asked of a server that runs."""
     asked, caller = questions(), Caller(process.port)
-    idle_after = Caller(process.port)  # a connection without questions is closed after a while
     callers = [Caller(process.port) for _ in range(CALLERS)]
     await one_after_the_other(caller.search, asked, 2)
     await one_after_the_other(caller.embed, asked, 1)
-    record: dict[str, Any] = {"alone ms": spread(await one_after_the_other(caller.search, asked, seconds))}
+    record["alone ms"] = spread(await one_after_the_other(caller.search, asked, seconds))
     rates: dict[str, list[float]] = {"search": [], "embedding": []}
     own = time.process_time()
     for _ in range(TURNS):
@@ -217,10 +216,9 @@ async def measure(process: Process, seconds: float) -> dict[str, Any]:
     enough = asyncio.Event()
     other = asyncio.create_task(uploading(process.url, enough))
     await asyncio.sleep(2)
-    record["ingesting ms"] = spread(await one_after_the_other(idle_after.search, asked, seconds))
+    record["ingesting ms"] = spread(await one_after_the_other(caller.search, asked, seconds))
     enough.set()
     record["uploaded meanwhile"] = await other
-    return record
 
 
 def spread(times: Sequence[float]) -> dict[str, float]:
@@ -249,7 +247,7 @@ def main() -> None:
                 if number == STARTS - 1:
                     record["start s"] = [round(value, 2) for value in starts]
                     record["memory at first MB"] = round(empty[-1])
-                    record |= asyncio.run(measure(process, chosen.seconds))
+                    asyncio.run(measure(process, chosen.seconds, record))
             finally:
                 process.stop()
     print(json.dumps(record, indent=1))
