@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 MOST_WAITING = 2_000
 """Traces that wait to be written, at most; what comes beyond is lost, and the log says so."""
 BATCH = 200
-GATHER_SECONDS = 0.1
+GATHER_SECONDS = 0.5
 """For which a first trace waits for others to be written with it."""
-RESTS = ((100, 19.0), (BATCH, 2.0))
+RESTS = ((100, 39.0), (BATCH, 2.0))
 """How long the writer rests after working out a part of a trace, as a multiple of the time that it took, by how many
-wait (fewer than so many); where more do, not at all. Whoever answers needs the interpreter meanwhile: a twentieth of
+wait (fewer than so many); where more do, not at all. Whoever answers needs the interpreter meanwhile: a fortieth of
 its time is taken while there is time, and what comes at once is worked out little by little."""
 WRITE_SECONDS = 1.0
 """What is worked out is written after this, also where more waits."""
@@ -201,8 +201,7 @@ class TraceWriter:
                 self._changed.wait_for(lambda: self._waiting or self._closing)
                 if not self._waiting:
                     return
-                if not self._closing and not self._hurried:
-                    self._changed.wait(GATHER_SECONDS)
+                self._changed.wait_for(lambda: self._hurried or self._closing, GATHER_SECONDS)
                 some = [self._waiting[at] for at in range(min(BATCH, len(self._waiting)))]
             self._tell_lost()
             rows = self._finish(some)
