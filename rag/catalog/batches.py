@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -82,6 +83,12 @@ def _release_generations(connection: Connection, workers: Sequence[int]) -> None
     """What they were filling may be filled by others."""
     mine = schema.generations.c.worker_id.in_(workers)
     connection.execute(sa.update(schema.generations).where(mine).values(worker_id=None))
+
+
+def with_another(holder: sa.ColumnElement[Any], worker: int) -> sa.ColumnElement[bool]:
+    """Of rows that `holder` gives to a worker, those that another one has who is still entered here."""
+    others = sa.and_(_workers.id == holder, _workers.id != worker)
+    return sa.select(_workers.id).where(others).exists()
 
 
 def anyone_silent(connection: Connection, silent_seconds: float) -> bool:

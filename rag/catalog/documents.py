@@ -339,15 +339,15 @@ def note_chunks(connection: Connection, numbers: Mapping[int, int]) -> None:
 
 
 def fail(connection: Connection, document_id: int, attempt: int, code: str, message: str) -> bool:
-    """End work on a document with a typed error. False as for `advance`."""
+    """End work on a document with a typed error. False when the attempt is not the current one, or not at work."""
     values = {"state": "failed", "error_code": code, "error_message": message[:2000], "batch": None}
-    return _fenced(connection, document_id, attempt, values)
+    return bool(_fenced(connection, [(document_id, attempt)], values))
 
 
 def isolate(connection: Connection, document_id: int, attempt: int) -> bool:
-    """Queue a document whose batch died, away from the others. False as for `advance`."""
+    """Queue a document whose batch died, away from the others. False as for `fail`."""
     values = {"state": "queued", "alone": True, "batch": None, "attempt": attempt + 1}
-    return _fenced(connection, document_id, attempt, values)
+    return bool(_fenced(connection, [(document_id, attempt)], values))
 
 
 def publish(connection: Connection, versions: Mapping[int, Document]) -> set[int]:
@@ -375,23 +375,18 @@ def publish(connection: Connection, versions: Mapping[int, Document]) -> set[int
 
 
 def _fenced_all(connection: Connection, some: Sequence[Document], values: Mapping[str, Any]) -> set[int]:
-    current = sa.tuple_(_documents.id, _documents.attempt).in_([(one.id, one.attempt) for one in some])
+    return _fenced(connection, [(one.id, one.attempt) for one in some], values)
+
+
+def _fenced(connection: Connection, attempts: Sequence[tuple[int, int]], values: Mapping[str, Any]) -> set[int]:
+    """Change documents (by number, with the attempt) whose attempt is the current one and at work; their numbers."""
     statement = (
         sa.update(schema.documents)
-        .where(current, _documents.state.in_(ACTIVE))
+        .where(sa.tuple_(_documents.id, _documents.attempt).in_(attempts), _documents.state.in_(ACTIVE))
         .values(updated_at=int(time.time()), **values)
         .returning(_documents.id)
     )
     return set(connection.execute(statement).scalars())
-
-
-def _fenced(connection: Connection, document_id: int, attempt: int, values: Mapping[str, Any]) -> bool:
-    statement = (
-        sa.update(schema.documents)
-        .where(_documents.id == document_id, _documents.attempt == attempt, _documents.state.in_(ACTIVE))
-        .values(updated_at=int(time.time()), **values)
-    )
-    return connection.execute(statement).rowcount == 1
 
 
 def _restart(connection: Connection, document_id: int, state: State, attempt: int | None = None) -> bool:

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
-from rag.catalog import schema
+from rag.catalog import batches, schema
 from rag.catalog.question_sets import QuestionSet, get_set
 from rag.catalog.records import DAY, Store
 from rag.evaluation.drift import WATCHES
@@ -196,9 +196,8 @@ def standing_alarms(connection: Connection, today: int) -> dict[str, int]:
 
 
 def _to_claim(worker: int) -> sa.ColumnElement[bool]:
-    others = sa.and_(schema.workers.c.id == _days.c.worker_id, schema.workers.c.id != worker)
-    alive = sa.select(schema.workers.c.id).where(others).exists()
-    return sa.and_(_days.c.body.is_(None), ~alive, _days.c.crashes < CRASHES)
+    free = ~batches.with_another(_days.c.worker_id, worker)
+    return sa.and_(_days.c.body.is_(None), free, _days.c.crashes < CRASHES)
 
 
 # ---- what was answered on a day --------------------------------------------------------------------------------------

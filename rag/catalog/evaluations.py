@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from indexes.errors import NotThere
-from rag.catalog import answered, schema
+from rag.catalog import answered, batches, schema
 from rag.catalog.paging import page_rows
 from rag.catalog.records import Page, PageRequest
 
@@ -131,9 +131,8 @@ def advance(connection: Connection, evaluation: Evaluation, **changes: Any) -> b
 
 
 def _to_claim(worker: int) -> sa.ColumnElement[bool]:
-    others = sa.and_(schema.workers.c.id == _table.c.worker_id, schema.workers.c.id != worker)
-    alive = sa.select(schema.workers.c.id).where(others).exists()
-    return sa.or_(_table.c.state == "queued", sa.and_(_table.c.state == "running", ~alive))
+    free = ~batches.with_another(_table.c.worker_id, worker)
+    return sa.or_(_table.c.state == "queued", sa.and_(_table.c.state == "running", free))
 
 
 def _evaluation(row: Row[Any]) -> Evaluation:

@@ -25,7 +25,6 @@ import asyncio
 import json
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -47,11 +46,13 @@ from rag.catalog import schema
 from rag.catalog.records import Store
 from rag.embedders import Embedder
 from rag.settings import load_settings
+from tests.benchmarks.watching import Memory, tree_bytes
 from tests.data import data_root
 
 MEGABYTE = 1 << 20
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 WATCH_EVERY = 0.05
+PRIVATE = "Pss_Anon"
 TENTHS = 10
 
 
@@ -187,7 +188,8 @@ def large_file(megabytes: int) -> Iterator[dict[str, Any]]:
                 file.write(f"Number {number}. {abstracts[number % len(abstracts)]}\n\n")
                 number += 1
         put_in(backend, store, [CorpusLine("warm", "", "A file that comes first.")])
-        with Watch() as watch, path.open("rb") as file:
+        before = tree_bytes(os.getpid(), PRIVATE)
+        with Memory(os.getpid(), PRIVATE, WATCH_EVERY) as watch, path.open("rb") as file:
             stored = intake.upload(backend, path.name, "assistants", iter(lambda: file.read(MEGABYTE), b""))
             intake.attach(backend, store, [intake.NewDocument(stored, path.name, owned=True)])
             took = timed(lambda: await_end(backend, store, lambda _: None))
@@ -201,45 +203,9 @@ def large_file(megabytes: int) -> Iterator[dict[str, Any]]:
         "megabytes": megabytes,
         "ended as": list(ended),
         "seconds": round(took.wall, 1),
-        "MB before": round(watch.before / MEGABYTE),
-        "MB beyond that at most (target 300)": round((watch.most - watch.before) / MEGABYTE),
+        "MB before": round(before / MEGABYTE),
+        "MB beyond that at most (target 300)": round((watch.peak - before) / MEGABYTE),
     }
-
-
-class Watch:
-    """The resident memory of this process and its children, looked at again and again (anonymous pages: what files
-    are mapped can be dropped at any time)."""
-
-    def __init__(self) -> None:
-        self.before = self.most = memory()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._stop.wait(WATCH_EVERY):
-            self.most = max(self.most, memory())
-
-
-def memory() -> int:
-    """Bytes of private memory of this process and everything below it, pages that several share counted once each."""
-    found, waiting = 0, [os.getpid()]
-    while waiting:
-        number = waiting.pop()
-        try:
-            rollup = Path(f"/proc/{number}/smaps_rollup").read_text()
-            waiting += map(int, Path(f"/proc/{number}/task/{number}/children").read_text().split())
-        except OSError:  # it has ended
-            continue
-        found += sum(int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("Pss_Anon:"))
-    return found
 
 
 # ---- a PDF ------------------------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ from rag.backend import Backend
 from rag.catalog import stores
 from rag.settings import load_settings
 from tests.benchmarks.catalog_size import articles
+from tests.benchmarks.watching import share_bytes
 from tests.data import data_root
 from tests.installations import Process
 
@@ -175,11 +176,10 @@ def started(process: Process) -> float:
     raise AssertionError("it does not answer")
 
 
-def memory(process: Process) -> float:
-    """What the server has in memory for itself (proportional set size), in MB; Linux."""
+def memory(process: Process) -> int:
+    """What the server's process has in memory (proportional set size, without its parsers), in MB."""
     assert process.process is not None
-    lines = Path(f"/proc/{process.process.pid}/smaps_rollup").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith("Pss:"))) / 1000
+    return round(share_bytes(process.process.pid) / 1e6)
 
 
 async def uploading(url: str, enough: asyncio.Event) -> int:
@@ -212,7 +212,7 @@ async def measure(process: Process, seconds: float, record: dict[str, Any]) -> N
     record["search of embedding"] = round(full["search"] / full["embedding"], 3)
     record["cores of the caller"] = round((time.process_time() - own) / (2 * seconds), 2)
     record["at 70 % ms"] = spread(await at_random(process.port, asked, LOAD * full["search"], seconds))
-    record["memory after MB"] = round(memory(process))
+    record["memory after MB"] = memory(process)
     enough = asyncio.Event()
     other = asyncio.create_task(uploading(process.url, enough))
     await asyncio.sleep(2)
@@ -246,7 +246,7 @@ def main() -> None:
                 empty.append(memory(process))
                 if number == STARTS - 1:
                     record["start s"] = [round(value, 2) for value in starts]
-                    record["memory at first MB"] = round(empty[-1])
+                    record["memory at first MB"] = empty[-1]
                     asyncio.run(measure(process, chosen.seconds, record))
             finally:
                 process.stop()

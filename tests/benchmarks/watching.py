@@ -20,12 +20,13 @@ EVERY_SECONDS = 0.5
 class Memory:
     """Watches a process and its descendants while the block runs; `peak` is in bytes.
 
-    Counted is the proportional share (PSS) of each process, so that what several share counts once.
+    Counted is the proportional share (PSS) of each process, so that what several share counts once; with "Pss_Anon"
+    without mapped files, which can be dropped at any time.
     """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, kind: str = "Pss", every: float = EVERY_SECONDS) -> None:
         self.peak = 0
-        self._pid = pid
+        self._pid, self._kind, self._every = pid, kind, every
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -38,13 +39,13 @@ class Memory:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stop.wait(EVERY_SECONDS):
-            self.peak = max(self.peak, tree_bytes(self._pid))
+        while not self._stop.wait(self._every):
+            self.peak = max(self.peak, tree_bytes(self._pid, self._kind))
 
 
-def tree_bytes(pid: int) -> int:
+def tree_bytes(pid: int, kind: str = "Pss") -> int:
     """Bytes of memory that a process and its descendants hold now."""
-    return sum(_share(one) for one in _tree(pid))
+    return sum(share_bytes(one, kind) for one in _tree(pid))
 
 
 def _tree(pid: int) -> list[int]:
@@ -58,12 +59,13 @@ def _tree(pid: int) -> list[int]:
     return found
 
 
-def _share(pid: int) -> int:
+def share_bytes(pid: int, kind: str = "Pss") -> int:
+    """Bytes of memory that one process holds now; 0 once it has ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
         return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{kind}:"))
 
 
 @dataclass(frozen=True)
