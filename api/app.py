@@ -109,12 +109,13 @@ def create_app(
         },
     )
     install_handlers(app)
+    # What people wait for comes first: routes are tried in turn.
+    answers = (search, context, chat, responses, embeddings, traces, models)
     stores = (files, vector_stores, store_files, file_batches, folders, generations)
-    answers = (search, context, chat, responses, traces, embeddings, models)
-    served: tuple[ModuleType, ...] = (*stores, *answers, question_sets, evaluations, ab_tests, drift, keys, dify)
+    served: tuple[ModuleType, ...] = (*answers, *stores, question_sets, evaluations, ab_tests, drift, keys, dify)
     if settings.server.mcp:
         served += (mcp,)
-    for module in (health, metrics, *(served if role != "worker" else ())):
+    for module in (*(served if role != "worker" else ()), health, metrics):
         app.include_router(module.router)
     describe(app, needs_key=api_key(settings) is not None)
     if role != "worker":

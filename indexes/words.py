@@ -119,7 +119,7 @@ def _word_class() -> str:
     return "".join(f"{chr(start)}-{chr(end)}" for start, end in zip(starts, ends, strict=True))
 
 
-@lru_cache(maxsize=200_000)
+@lru_cache(maxsize=65_536)
 def _terms(run: str, language: str) -> tuple[str, ...]:
     return _analyse_run(run, language)
 

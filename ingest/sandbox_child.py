@@ -4,8 +4,8 @@ It stays small and single-threaded, reads one JSON line per file from standard i
 the fork confines itself, parses, writes its answer into a file opened beforehand, and ends. So no file ever sees
 what another one left behind, and a fork costs milliseconds where a fresh interpreter costs half a second.
 
-The heavy loaders (`unstructured` takes seconds to import) are imported one by one once no file has come for a while;
-a file that comes before its loader was, by its name, waits for the import once.
+The heavy loaders (`unstructured` takes six seconds and 170 MB to import) wait for the first file that takes one of
+them: it waits for the import, by its name, once; the others follow one by one while no file comes.
 
 LOADERS is a JSON object, media type to `module:function`, of loaders that replace or extend the table; they are
 imported at start, since a confined fork could not read their files.
@@ -36,10 +36,6 @@ from ingest.failures import DocumentFailure
 
 Request = dict[str, Any]
 
-_QUIET_SECONDS = 30.0
-"""Without a file, before the heavy imports begin. They take some six seconds of a core, which an ingestion of text
-that embeds one batch while it parses the next would miss."""
-
 
 def main() -> None:
     """Serve until standard input ends, which it does when the parent does."""
@@ -50,7 +46,7 @@ def main() -> None:
     incoming = _Lines(lines_in)
     spare = _Spare(setting, (lines_in, lines_out))
     while True:
-        cold = setting.next_to_warm() if incoming.are_quiet(setting.patience()) else None
+        cold = setting.next_to_warm() if incoming.are_quiet() else None
         request: Request | None = {"warm": cold} if cold else incoming.next()
         if request is None:
             return
@@ -74,16 +70,13 @@ class _Setting:
     loaders: dict[str, str]
     warm: set[str] = dataclasses.field(default_factory=set)
 
-    def patience(self) -> float:
-        """Seconds without a file before the next heavy import; none once the first of them, which is most, is made."""
-        from ingest.loaders import PARTITIONED
-
-        return 0.0 if self.warm & PARTITIONED.keys() else _QUIET_SECONDS
-
     def next_to_warm(self) -> str | None:
-        """A media type whose loader takes long to import and is not yet here."""
+        """A media type whose loader takes long to import and is not yet here. None before there was a file of such a
+        kind: many corpora have none."""
         from ingest.loaders import PARTITIONED
 
+        if not self.warm & PARTITIONED.keys():
+            return None
         return next((kind for kind in PARTITIONED if kind not in self.warm), None)
 
 
@@ -119,11 +112,9 @@ class _Lines:
         self.descriptor = descriptor
         self._held = b""
 
-    def are_quiet(self, seconds: float) -> bool:
-        """Whether no line comes within that time."""
-        if b"\n" in self._held:
-            return False
-        return not select.select([self.descriptor], [], [], seconds)[0]
+    def are_quiet(self) -> bool:
+        """Whether no line is waiting."""
+        return b"\n" not in self._held and not select.select([self.descriptor], [], [], 0)[0]
 
     def next(self) -> Request | None:
         """The next line; None at the end."""

@@ -42,7 +42,7 @@ from rag.views import View, Views
 
 log = logging.getLogger(__name__)
 
-PREPARING = 4
+PREPARING = 2
 """Questions that are searched and packed at once, in threads. More would not be faster, and each further one keeps the
 thread that sends all streams waiting for its turn (5 ms at a time)."""
 NAMING_SETTINGS = (

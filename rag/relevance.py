@@ -10,12 +10,13 @@ cosine alone with .987, the words alone with .942.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from indexes.errors import ChangeRequest
 from rag.embedders import Embedder
@@ -86,17 +87,21 @@ def _fitting(text: str, embedder: Embedder) -> str:
     return text
 
 
-def coverage(words: Sequence[str], idf: Mapping[str, float], found: Collection[str]) -> float:
-    """The share, in [0, 1], of the question's weight that stands in a text.
+def coverage(idf: NDArray[np.float64], holds: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The share, in [0, 1], of the question's weight that stands in each text, shape (texts,).
 
-    `words` are the question's distinct words, `idf` the weight of each (0 or more; it must name every word), `found`
-    the text's words, all analysed alike (`indexes.words`). 0.0 when nothing has any weight.
+    `idf` has the weight, 0 or more, of each of the question's distinct words; `holds` says which of them (rows) each
+    text (columns) has. 0.0 when nothing has any weight.
 
-        >>> coverage(["reset", "the", "router"], {"reset": 2.0, "the": 0.0, "router": 3.0}, {"the", "router"})
-        0.6
+        >>> coverage(np.array([2.0, 0.0, 3.0]), np.array([[False], [True], [True]]))
+        array([0.6])
     """
-    total = sum(idf[word] for word in words)
-    return sum(idf[word] for word in words if word in found) / total if total > 0 else 0.0
+    total = float(idf.sum())
+    if not total > 0:
+        return np.zeros(holds.shape[1])
+    # Not as a product of matrices, whose last bits depend on where a text stands.
+    shares: NDArray[np.float64] = np.minimum((idf[:, None] * holds).sum(axis=0) / total, 1.0)
+    return shares
 
 
 def relevance(cosine: float | None, covered: float | None, calibration: Calibration) -> float:

@@ -255,10 +255,14 @@ def _pieces(question: str, spans: Sequence[tuple[int, int]], embedder: Embedder)
 
 def _rank(group: Sequence[_Searched]) -> list[tuple[int, float]]:
     """(chunk, fused score) of one space, best first; of several generations, the first one says how to fuse."""
-    scored = Scored(*(np.concatenate([getattr(s.scored, name) for s in group]) for name in Scored.__dataclass_fields__))
+    scored = group[0].scored
+    if len(group) > 1:
+        names = Scored.__dataclass_fields__
+        scored = Scored(*(np.concatenate([getattr(s.scored, name) for s in group]) for name in names))
     fuse = fuse_scaled if group[0].manner.fusion == "scaled" else fuse_rrf
     fused = fuse(scored, group[0].manner.dense_weight)
-    return [(int(scored.ids[i]), float(fused[i])) for i in best_first(scored.ids, fused)]
+    order = best_first(scored.ids, fused)
+    return list(zip(scored.ids[order].tolist(), fused[order].tolist(), strict=True))
 
 
 def _merged(rankings: Sequence[Sequence[tuple[int, float]]]) -> list[tuple[int, float]]:
@@ -311,18 +315,15 @@ class _Rarity:
             counts += np.array(holding, dtype=np.float64)
         idf = np.log(1.0 + (total - counts + 0.5) / (counts + 0.5))
         rarest = np.argsort(-idf, kind="stable")[:MOST_WORDS]
-        self.words = [words[i] for i in rarest]
-        self.idf = {words[i]: float(idf[i]) for i in rarest}
+        self._words = [words[i] for i in rarest]
+        self._idf: NDArray[np.float64] = idf[rarest]
 
-    def covered(self, view: Searchable, ids: Ids) -> list[float | None]:
+    def covered(self, view: Searchable, ids: Ids) -> Sequence[float | None]:
         """The share of the question's IDF mass that each text holds; None where the question has no words."""
-        if not self.words:
+        if not self._words:
             return [None] * len(ids)
-        holds = view.contains(self.words, ids)
-        return [
-            coverage(self.words, self.idf, {word for word, there in zip(self.words, column, strict=True) if there})
-            for column in holds.T
-        ]
+        shares: list[float | None] = coverage(self._idf, view.contains(self._words, ids)).tolist()
+        return shares
 
 
 def _candidates(
@@ -331,45 +332,40 @@ def _candidates(
     owner: Mapping[int, _Searched],
     rarity: _Rarity,
 ) -> list[Candidate]:
-    """Candidates in the order given, each with what its text covers of the question."""
-    covered: dict[int, float | None] = {}
+    """Candidates in the order given, each with its scores and what its text covers of the question."""
+    found: dict[int, Candidate] = {}
     for searched in {id(s): s for s in owner.values()}.values():
-        mine = [chunk.chunk_id for chunk, _ in visible if owner[chunk.chunk_id] is searched]
-        ids = np.array(mine, dtype=np.int64)
-        covered.update(zip(mine, rarity.covered(searched.view, ids), strict=True))
-    return [
-        _candidate(backend, chunk, owner[chunk.chunk_id], fused, covered[chunk.chunk_id]) for chunk, fused in visible
-    ]
+        mine = [(chunk, fused) for chunk, fused in visible if owner[chunk.chunk_id] is searched]
+        ids = np.array([chunk.chunk_id for chunk, _ in mine], dtype=np.int64)
+        places = searched.scored.ids.searchsorted(ids)
+        columns = searched.scored.dense[places].tolist(), searched.scored.keyword[places].tolist()
+        calibration = backend.calibration(searched.generation)
+        for (chunk, fused), dense, keyword, covered in zip(
+            mine, *columns, rarity.covered(searched.view, ids), strict=True
+        ):
+            cosine = _number(dense)
+            found[chunk.chunk_id] = Candidate(
+                chunk_id=chunk.chunk_id,
+                document_id=chunk.document_id,
+                version_id=chunk.version_id,
+                store_id=searched.store.public_id,
+                file_id=chunk.file_id,
+                filename=chunk.filename,
+                title=chunk.title,
+                ordinal=chunk.ordinal,
+                start=chunk.start,
+                end=chunk.end,
+                text=chunk.text,
+                heading_path=chunk.heading_path,
+                page=chunk.page,
+                attributes=chunk.attributes,
+                fused=fused,
+                relevance=relevance(cosine, covered, calibration),
+                dense=cosine,
+                keyword=_number(keyword),
+            )
+    return [found[chunk.chunk_id] for chunk, _ in visible]
 
 
-def _candidate(
-    backend: Backend, chunk: StoredChunk, searched: _Searched, fused: float, covered: float | None
-) -> Candidate:
-    place = int(np.searchsorted(searched.scored.ids, chunk.chunk_id))
-    dense = _number(searched.scored.dense[place])
-    keyword = _number(searched.scored.keyword[place])
-    return Candidate(
-        chunk_id=chunk.chunk_id,
-        document_id=chunk.document_id,
-        version_id=chunk.version_id,
-        store_id=searched.store.public_id,
-        file_id=chunk.file_id,
-        filename=chunk.filename,
-        title=chunk.title,
-        ordinal=chunk.ordinal,
-        start=chunk.start,
-        end=chunk.end,
-        text=chunk.text,
-        heading_path=chunk.heading_path,
-        page=chunk.page,
-        attributes=chunk.attributes,
-        fused=fused,
-        relevance=relevance(dense, covered, backend.calibration(searched.generation)),
-        dense=dense,
-        keyword=keyword,
-    )
-
-
-def _number(value: np.float32) -> float | None:
-    number = float(value)
-    return None if math.isnan(number) else number
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -54,18 +54,19 @@ def both_legs(dense: Hits | None, keyword: Hits | None, rescore: Callable[[Ids, 
     leg alone proposed.
     """
     empty = np.empty(0, dtype=np.int64)
-    dense_ids = dense.ids if dense is not None else empty
-    keyword_ids = keyword.ids if keyword is not None else empty
-    ids = np.union1d(dense_ids, keyword_ids)
-    in_dense, in_keyword = np.isin(ids, dense_ids), np.isin(ids, keyword_ids)
-    scores = [np.full(len(ids), np.nan, dtype=np.float32) for _ in range(2)]
-    for hits, column in ((dense, scores[0]), (keyword, scores[1])):
+    ids = np.sort(np.concatenate([empty, *(hits.ids for hits in (dense, keyword) if hits is not None)]))
+    ids = ids[np.diff(ids, prepend=-1) > 0]
+    scores, proposed, lacking = [], [], []
+    for hits in (dense, keyword):
+        column, inside = np.full(len(ids), np.nan, dtype=np.float32), np.zeros(len(ids), dtype=np.bool_)
         if hits is not None:
-            column[np.searchsorted(ids, hits.ids)] = hits.scores
-    no_dense = ids[~in_dense] if dense is not None else empty
-    no_keyword = ids[~in_keyword] if keyword is not None else empty
-    if len(no_dense) or len(no_keyword):
-        more_dense, more_keyword = rescore(no_dense, no_keyword)
-        scores[0][np.searchsorted(ids, no_dense)] = more_dense
-        scores[1][np.searchsorted(ids, no_keyword)] = more_keyword
-    return Scored(ids, scores[0], scores[1], in_dense, in_keyword)
+            places = ids.searchsorted(hits.ids)
+            column[places], inside[places] = hits.scores, True
+        scores.append(column)
+        proposed.append(inside)
+        lacking.append(np.flatnonzero(~inside) if hits is not None else empty)
+    if len(lacking[0]) or len(lacking[1]):
+        more = rescore(ids[lacking[0]], ids[lacking[1]])
+        for column, places, missing in zip(scores, lacking, more, strict=True):
+            column[places] = missing
+    return Scored(ids, scores[0], scores[1], proposed[0], proposed[1])

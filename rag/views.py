@@ -61,6 +61,9 @@ REMOVED_A_STEP = 400
 them: five texts are written anew for one that was removed."""
 
 LEGS_BESIDE = 4
+BESIDE_FROM = 100_000
+"""Chunks from which the keyword leg is searched beside the dense one. Of fewer it is done sooner (.2 ms at 25,000) than
+another thread begins."""
 MOST_COUNTED = 50_000
 """Words of which a view remembers how many chunks hold them."""
 
@@ -157,7 +160,7 @@ class View:
         if allowed is not None and len(allowed) == len(self):
             allowed = None  # a search among everything is several times as fast
         vectors, keywords = self.vectors, self.words
-        if vector is None or words is None:
+        if vector is None or words is None or len(self) < BESIDE_FROM:
             query = vector() if vector is not None else None
             dense = vectors.search(query, depth, allowed) if query is not None else None
             keyword = keywords.search(words, depth, allowed) if words is not None else None

@@ -8,12 +8,11 @@ from dataclasses import replace
 
 import anyio.to_thread
 
-from api.dependencies import NamedStore, OpenBackend, new_router, requires
+from api.dependencies import OpenBackend, new_router, requires
 from api.schemas.common import UsageObject
 from api.schemas.search import RankingOptions, SearchPage, SearchRequest, search_hit, search_options
 from rag import live
 from rag.backend import Backend
-from rag.catalog.records import Store
 from rag.context import Candidate
 from rag.fusion import merge_by_rank
 from rag.models import Usage
@@ -23,18 +22,21 @@ router = new_router(tags=["search"])
 
 
 @router.post("/v1/vector_stores/{vector_store_id}/search", dependencies=[requires("query")])
-async def search(body: SearchRequest, store: NamedStore, backend: OpenBackend) -> SearchPage:
+async def search(body: SearchRequest, vector_store_id: str, backend: OpenBackend) -> SearchPage:
     """The best chunks for a question, or for several, searched apart and merged by rank."""
     queries = [body.query] if isinstance(body.query, str) else body.query
     used: list[Usage] = []
     if body.rewrite_query:
+        await anyio.to_thread.run_sync(backend.find_store, vector_store_id)  # no model is asked for one that is not
         worded = await asyncio.gather(*(rewrite(backend.models, query) for query in queries))
         queries, used = [query for query, _ in worded], [usage for _, usage in worded if usage is not None]
-    page = await anyio.to_thread.run_sync(_search, backend, store, body, queries)
+    page = await anyio.to_thread.run_sync(_search, backend, vector_store_id, body, queries, limiter=backend.preparing)
     return page.model_copy(update={"wording_usage": UsageObject.of(*used)}) if used else page
 
 
-def _search(backend: Backend, store: Store, body: SearchRequest, queries: list[str]) -> SearchPage:
+def _search(backend: Backend, name: str, body: SearchRequest, queries: list[str]) -> SearchPage:
+    # The store is looked up here, too: each further thread that a request takes costs it as much as the look does.
+    store = backend.find_store(name)
     ranking = body.ranking_options or RankingOptions()
     options = search_options(body, ranking.score_threshold, ranking.ranker)
     if options.generation is None and len(queries) > 1:

@@ -90,6 +90,9 @@ class StoredChunk:
     permissions: Sequence[str]
 
 
+_HEADING_PATH = list(StoredChunk.__dataclass_fields__).index("heading_path")
+
+
 def put_versions(connection: Connection, parsed: Sequence[NewVersion]) -> dict[int, int]:
     """Record the parsed texts of documents' present attempts; a repeat replaces what a crash left.
 
@@ -219,8 +222,8 @@ def version_texts(
 
 def visible_chunks(connection: Connection, ids: Sequence[int]) -> dict[int, StoredChunk]:
     """Chunks by number, those that are published, not retired and whose document is still there."""
-    rows = connection.execute(_visible_by_id(), {"ids": list(ids)})
-    return {row.chunk_id: _stored(row) for row in rows}
+    rows = connection.execute(_visible_by_id(), {"ids": list(ids)}).all()
+    return {chunk.chunk_id: chunk for chunk in map(_stored, rows)}
 
 
 def count_by_version(connection: Connection, version_ids: Sequence[int], chunk_set_id: int) -> dict[int, int]:
@@ -302,6 +305,7 @@ def _visible() -> sa.Select[Any]:
 
 
 def _stored(row: sa.Row[Any]) -> StoredChunk:
-    values = row._asdict()
-    values["heading_path"] = tuple(values["heading_path"])
-    return StoredChunk(**values)
+    """A row of `_visible`, whose columns stand in the order of the fields."""
+    values = list(row)
+    values[_HEADING_PATH] = tuple(values[_HEADING_PATH])
+    return StoredChunk(*values)

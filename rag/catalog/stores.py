@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from typing import Any
@@ -72,10 +72,11 @@ def find_store(connection: Connection, caller: Caller, name: str) -> Store:
     Raises NotThere, also for one that the caller may not use, and ChangeRequest (`ambiguous_name`, with the ids) for a
     name that several have.
     """
-    found = store_named(connection, caller, name) or get_store(connection, caller.tenant, name)
-    if caller.stores is not None and found.id not in caller.stores:
+    rows = _named(connection, caller, name, or_id=True)
+    found = _only([row for row in rows if row.name == name], name) or (rows[0] if rows else None)
+    if found is None:
         raise _no_store(name)
-    return found
+    return _store(found)
 
 
 def store_named(connection: Connection, caller: Caller, name: str) -> Store | None:
@@ -83,8 +84,11 @@ def store_named(connection: Connection, caller: Caller, name: str) -> Store | No
 
     Raises ChangeRequest (`ambiguous_name`, with the ids) when several have it.
     """
-    query = sa.select(schema.stores).where(_usable(caller), schema.stores.c.name == name)
-    rows = list(connection.execute(query.order_by(schema.stores.c.id).limit(_NAMED_IDS + 1)))
+    found = _only(_named(connection, caller, name, or_id=False), name)
+    return None if found is None else _store(found)
+
+
+def _only(rows: Sequence[Row[Any]], name: str) -> Row[Any] | None:
     if len(rows) > 1:
         ids = ", ".join([row.public_id for row in rows[:_NAMED_IDS]] + ["…"] * (len(rows) > _NAMED_IDS))
         raise ChangeRequest(
@@ -92,7 +96,27 @@ def store_named(connection: Connection, caller: Caller, name: str) -> Store | No
             code="ambiguous_name",
             param="vector_store_id",
         )
-    return _store(rows[0]) if rows else None
+    return rows[0] if rows else None
+
+
+def _named(connection: Connection, caller: Caller, name: str, *, or_id: bool) -> Sequence[Row[Any]]:
+    """The stores of a name, or of an id, among those that the caller may use; some more than an error shows."""
+    granted = [] if caller.stores is None else sorted(caller.stores)
+    values = {"tenant": caller.tenant, "name": name, "granted": granted}
+    return connection.execute(_by_name(or_id=or_id, all_granted=caller.stores is None), values).all()
+
+
+@cache
+def _by_name(*, or_id: bool, all_granted: bool) -> sa.Select[Any]:
+    # Built once: putting the statement together costs more than running it.
+    stores, name = schema.stores.c, sa.bindparam("name")
+    query = sa.select(schema.stores).where(
+        stores.tenant == sa.bindparam("tenant"),
+        sa.or_(stores.name == name, stores.public_id == name) if or_id else stores.name == name,
+    )
+    if not all_granted:
+        query = query.where(stores.id.in_(sa.bindparam("granted", expanding=True)))
+    return query.order_by(stores.id).limit(_NAMED_IDS + 2)
 
 
 def list_stores(connection: Connection, caller: Caller, page: PageRequest) -> Page[Store]:
@@ -338,4 +362,4 @@ def _no_store(name: str) -> NotThere:
 
 
 def _store(row: Row[Any]) -> Store:
-    return Store(**row._mapping)
+    return Store(*row)

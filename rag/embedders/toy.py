@@ -96,7 +96,7 @@ def _add_words(row: NDArray[np.float32], text: str, model: str) -> None:
         row[places[0][0][0]] = 1.0
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=20_000)
 def _places(model: str, word: str, dimension: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Where a word adds, and with which sign: two arrays of `ENTRIES`."""
     digest = hashlib.blake2b(f"{model}\0{word}".encode(errors="replace"), digest_size=4 * ENTRIES).digest()

@@ -104,9 +104,9 @@ def hits(asked: Material, corpus: Material, found: list[set[str]], frequency: Co
     """Per question: cosines and coverages of its best candidates by either sign."""
     for question, vector, gold in zip(asked.questions, asked.question_vectors, asked.gold, strict=True):
         words = content_words(question)
-        idf = {w: math.log(1 + (len(found) - frequency[w] + 0.5) / (frequency[w] + 0.5)) for w in words}
+        idf = np.array([math.log(1 + (len(found) - frequency[w] + 0.5) / (frequency[w] + 0.5)) for w in words])
         cosines = corpus.passage_vectors @ vector
-        covered = np.array([coverage(words, idf, text) for text in found])
+        covered = coverage(idf, np.array([[word in text for text in found] for word in words]))
         if foreign:
             own = {document.rpartition("#")[0] for document in gold}
             allowed = np.array([document.rpartition("#")[0] not in own for document in corpus.ids])

@@ -232,8 +232,9 @@ def test_small_files_cost_no_import(tmp_path: Path) -> None:
     assert statistics.median(times) < 0.15
 
 
-def test_heavy_loaders_are_imported_while_idle(tmp_path: Path) -> None:
-    """No file asks for it: `unstructured` comes, with the spaCy that it needs and without torch."""
+def test_heavy_loaders_are_imported_with_the_first_file_that_takes_one(tmp_path: Path) -> None:
+    """It needs most of what they all import: `unstructured`, with the spaCy that it needs and without torch. The others
+    come while nothing is to be done."""
     with ParserPool(LIMITS, tmp_path / "scratch") as pool:
         pool.confinement()
         process = pool._workers[0]._process
@@ -241,12 +242,16 @@ def test_heavy_loaders_are_imported_while_idle(tmp_path: Path) -> None:
         maps = Path(f"/proc/{process.pid}/maps")
         if not maps.exists():
             pytest.skip("this system does not show which libraries a process holds")
+        (tmp_path / "a.md").write_text("A text asks for none.")
+        pool.parse(tmp_path / "a.md", "a.md")
+        time.sleep(1)
         assert "/spacy/" not in maps.read_text()
-        assert wait_for(lambda: "/spacy/" in maps.read_text(), seconds=60)
         (tmp_path / "a.eml").write_text("Subject: a\nFrom: b@c.d\nTo: e@f.g\n\nIt is a body.\n")
         assert pool.parse(tmp_path / "a.eml", "a.eml").text.endswith("It is a body.")
         assert pool._workers[0]._process is process
-        assert "/torch/" not in maps.read_text()
+        assert "/spacy/" in maps.read_text() and "/torch/" not in maps.read_text()
+        assert wait_for(lambda: "/pandas/" in maps.read_text(), seconds=60)  # what spreadsheets take
+        assert pool._workers[0]._process is process
 
 
 def test_limits_of_the_input(tmp_path: Path) -> None:

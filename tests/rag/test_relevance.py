@@ -78,12 +78,17 @@ def test_a_space_that_tells_nothing_apart_still_has_a_scale(registry):
 
 
 def test_coverage_weighs_words_by_rarity():
-    idf = {"the": 0.0, "reset": 2.0, "router": 3.0}
-    assert coverage(["the", "reset", "router"], idf, {"the"}) == 0
-    assert coverage(["the", "reset", "router"], idf, {"router"}) == pytest.approx(0.6)
-    assert coverage(["the", "reset", "router"], idf, ["reset", "router", "more"]) == 1
-    assert coverage([], {}, {"x"}) == 0
-    assert coverage(["the"], idf, {"the"}) == 0
+    idf = np.array([0.0, 2.0, 3.0])
+    texts = [[True, False, False], [False, False, True], [False, True, True], [False, False, False]]
+    assert coverage(idf, np.array(texts).T) == pytest.approx([0, 0.6, 1, 0])
+    assert coverage(np.zeros(0), np.zeros((0, 2), dtype=bool)).tolist() == [0, 0]
+    assert coverage(np.zeros(1), np.ones((1, 1), dtype=bool)).tolist() == [0]
+
+
+def test_equal_texts_cover_equally_wherever_they_stand():
+    chance = np.random.default_rng(3)
+    idf, one = chance.random(17) * 9, chance.random((17, 1)) < 0.5
+    assert len(set(coverage(idf, np.repeat(one, 41, axis=1)).tolist())) == 1
 
 
 def test_the_measured_threshold_is_the_default_setting():
@@ -123,6 +128,7 @@ def test_the_threshold_parts_an_answer_from_small_talk(registry, name):
     found = set(analyse(passage))
     scores = []
     for question, cosine in zip(asked, vectors, strict=True):
-        words = content_words(question)
-        scores.append(relevance(float(cosine), coverage(words, dict.fromkeys(words, 1.0), found), calibration))
+        there = np.array([[word in found] for word in content_words(question)])
+        held = float(coverage(np.ones(len(there)), there)[0])
+        scores.append(relevance(float(cosine), held, calibration))
     assert scores[0] >= DEFAULT_THRESHOLD > scores[1]
