@@ -6,6 +6,7 @@ A blob's key is the SHA-256 of its bytes, so writing one twice is harmless and a
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -69,9 +70,12 @@ class BlobStore(Protocol):
         ...
 
 
+_KEY = re.compile("[0-9a-f]{64}")
+
+
 def require_key(key: str) -> str:
     """The key itself. Raises NotThere for what cannot be one."""
-    if len(key) != 64 or not all(c in "0123456789abcdef" for c in key):
+    if not _KEY.fullmatch(key):
         raise NotThere(f"{key!r} is not the key of a stored file.", code="blob_not_found")
     return key
 

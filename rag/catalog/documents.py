@@ -74,7 +74,7 @@ def put_document(
             "created_at": now,
             "updated_at": now,
         }
-        connection.execute(sa.insert(schema.documents), values)
+        connection.execute(_insert(), values)
     else:
         own = found.chunking if chunking is None else _own_chunking(store, chunking)
         same = found.blob == file.blob and found.filename == file.filename
@@ -99,6 +99,11 @@ def put_document(
     if changed:
         set_attributes(connection, document, **changed)
     return replace(document, **changed)
+
+
+@cache
+def _insert() -> sa.Insert:
+    return sa.insert(schema.documents)
 
 
 def tags_of(permissions: Iterable[str]) -> list[str]:

@@ -109,7 +109,8 @@ def _named(connection: Connection, caller: Caller, name: str, *, or_id: bool) ->
 @cache
 def _by_name(*, or_id: bool, all_granted: bool) -> sa.Select[Any]:
     # Built once: putting the statement together costs more than running it.
-    stores, name = schema.stores.c, sa.bindparam("name")
+    stores = schema.stores.c
+    name: sa.BindParameter[str] = sa.bindparam("name")
     query = sa.select(schema.stores).where(
         stores.tenant == sa.bindparam("tenant"),
         sa.or_(stores.name == name, stores.public_id == name) if or_id else stores.name == name,
@@ -362,4 +363,4 @@ def _no_store(name: str) -> NotThere:
 
 
 def _store(row: Row[Any]) -> Store:
-    return Store(*row)
+    return Store(*tuple(row))
