@@ -21,6 +21,8 @@ from rag.catalog.records import Document, PageRequest, Store
 _GROUP = 100
 _STALL_SECONDS = 900.0
 _LOOK_EVERY = 0.1
+_LOOK_SHARE = 20
+"""Seconds between two looks for each that a look takes: in a large store it goes through many documents."""
 
 
 def fill_scratch(
@@ -56,6 +58,7 @@ def await_end(backend: Backend, store: Store, tell: Callable[[int], None]) -> No
     state, moved = (-1, -1), time.monotonic()
     embedded = sa.select(sa.func.sum(schema.documents.c.embedded)).where(schema.documents.c.store_id == store.id)
     while True:
+        began = time.monotonic()
         with backend.database.read() as connection:
             counts = stores.count_documents(connection, backend.caller, [store.id])[store.id]
             vectors = connection.execute(embedded).scalar() or 0
@@ -67,7 +70,7 @@ def await_end(backend: Backend, store: Store, tell: Callable[[int], None]) -> No
             state, moved = (ended, vectors), time.monotonic()
         if time.monotonic() - moved > _STALL_SECONDS:
             raise TryLater(f"Ingestion stands still with {counts.in_progress} documents to go.", code="stalled")
-        time.sleep(_LOOK_EVERY)
+        time.sleep(max(_LOOK_EVERY, _LOOK_SHARE * (time.monotonic() - began)))
 
 
 def _documents(backend: Backend, store: Store) -> list[Document]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from copy import copy
 from dataclasses import asdict
 from pathlib import Path
-from threading import Event, Lock
+from threading import BoundedSemaphore, Event, Lock
 
 import anyio
 import numpy as np
@@ -42,9 +42,13 @@ from rag.views import View, Views
 
 log = logging.getLogger(__name__)
 
-PREPARING = 2
+PREPARING = 4
 """Questions that are searched and packed at once, in threads. More would not be faster, and each further one keeps the
 thread that sends all streams waiting for its turn (5 ms at a time)."""
+SEARCHING = 2
+"""Questions that are searched at once by this machine alone. One computes a vector or reads an index while the other is
+in Python; with a third in Python, too, a processor's time goes into changing from one to the other: 120 a second, not
+150, with forty at once."""
 NAMING_SETTINGS = (
     *("catalog", "blobs", "embedder", "model", "vector_index", "keyword_index", "prompts", "retrieval.reranker"),
 )
@@ -117,6 +121,7 @@ class Backend:
         )
         self.question_vectors = QuestionVectors(self.meters)
         self.preparing = anyio.CapacityLimiter(PREPARING)
+        self._turns = BoundedSemaphore(SEARCHING)
         self.traces = TraceWriter(self.database, settings, self.meters)
         self.work_waiting = Event()
         """Set when documents were queued here, so that whoever runs the jobs need not wait for its next look."""
@@ -218,6 +223,12 @@ class Backend:
                 else (store, *generations.live_place(connection, store.id))
                 for store in asked
             ]
+
+    def turn(self, searched: Sequence[Generation]) -> AbstractContextManager[object]:
+        """A turn at searching these generations, for which to wait. There is always one where most of the time is spent
+        waiting for others: for a hosted embedder, or an engine of its own."""
+        here = all(self.embedders.computes(one.embedder) and not is_remote(one) for one in searched)
+        return self._turns if here else nullcontext()
 
     def ensure_space(self, embedder: Embedder) -> int:
         """The number of an embedder's space; a new space is calibrated first."""

@@ -17,7 +17,7 @@ from indexes.words import content_words, without_common_words
 from rag.backend import Backend
 from rag.catalog import chunks, seen
 from rag.catalog.chunks import StoredChunk
-from rag.catalog.records import Generation, Store
+from rag.catalog.records import Generation, Place, Store
 from rag.catalog.stores import require_active
 from rag.clock import Clock
 from rag.context import Candidate
@@ -154,10 +154,24 @@ def _retrieve(
 ) -> tuple[Retrieval, Outcome, _Manner]:
     """The candidates out of `factor` times the usual depth (before reranking), whether they are all that there is to
     find, and how they were looked for."""
+    places = backend.generations_for(stores, options.generation)
+    with backend.turn([generation for _, generation, _ in places]):
+        return _search(backend, places, question, options, clock, factor)
+
+
+def _search(
+    backend: Backend,
+    places: Sequence[tuple[Store, Generation, Place]],
+    question: str,
+    options: SearchOptions,
+    clock: Clock,
+    factor: int,
+) -> tuple[Retrieval, Outcome, _Manner]:
+    """The same, of these generations as far as these places."""
     head = question[:QUERY_LIMIT]
     asked = _Question(question, without_common_words(head), content_words(head))
     groups: dict[int, list[_Searched]] = {}
-    for store, generation, place in backend.generations_for(stores, options.generation):
+    for store, generation, place in places:
         manner = _manner(backend, generation, options, factor)
         view = backend.searchable(generation, place)
         clock.mark("follow")

@@ -30,7 +30,7 @@ async def search(body: SearchRequest, vector_store_id: str, backend: OpenBackend
         await anyio.to_thread.run_sync(backend.find_store, vector_store_id)  # no model is asked for one that is not
         worded = await asyncio.gather(*(rewrite(backend.models, query) for query in queries))
         queries, used = [query for query, _ in worded], [usage for _, usage in worded if usage is not None]
-    page = await anyio.to_thread.run_sync(_search, backend, vector_store_id, body, queries, limiter=backend.preparing)
+    page = await anyio.to_thread.run_sync(_search, backend, vector_store_id, body, queries)
     return page.model_copy(update={"wording_usage": UsageObject.of(*used)}) if used else page
 
 

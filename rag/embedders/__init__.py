@@ -59,6 +59,9 @@ EMBEDDERS = {
     "toy": "rag.embedders.toy:ToyEmbedder",
 }
 
+COMPUTED_HERE = ("sentence-transformers", "toy")
+"""Providers that compute; of others it is taken that they wait for somebody else."""
+
 ENTRY_POINTS = "rag.embedders"
 
 ORIGINAL = "torch-fp32"
@@ -198,6 +201,10 @@ class EmbedderRegistry:
                 param="embedder",
             )
         return self._specs[name]
+
+    def computes(self, name: str) -> bool:
+        """Whether the embedder behind an alias keeps this machine's processor busy, rather than another's."""
+        return name in self._specs and self._specs[name].provider in COMPUTED_HERE
 
     def open(self, name: str) -> Embedder:
         """The embedder behind an alias: the same object every time. Raises as `spec` and `open_embedder` do."""
