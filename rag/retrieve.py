@@ -17,7 +17,7 @@ from indexes.words import content_words, without_common_words
 from rag.backend import Backend
 from rag.catalog import chunks, seen
 from rag.catalog.chunks import StoredChunk
-from rag.catalog.records import Generation, Place, Store
+from rag.catalog.records import Generation, Store
 from rag.catalog.stores import require_active
 from rag.clock import Clock
 from rag.context import Candidate
@@ -79,6 +79,17 @@ class _Question:
     sought: str
     """What the keyword leg looks for."""
     words: list[str]
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """One generation, ready to be searched; `vector` gives the question's in its space."""
+
+    store: Store
+    generation: Generation
+    view: Searchable
+    manner: _Manner
+    vector: Vector | None
 
 
 @dataclass(frozen=True)
@@ -154,43 +165,42 @@ def _retrieve(
 ) -> tuple[Retrieval, Outcome, _Manner]:
     """The candidates out of `factor` times the usual depth (before reranking), whether they are all that there is to
     find, and how they were looked for."""
-    places = backend.generations_for(stores, options.generation)
-    with backend.turn([generation for _, generation, _ in places]):
-        return _search(backend, places, question, options, clock, factor)
+    head = question[:QUERY_LIMIT]
+    asked = _Question(question, without_common_words(head), content_words(head))
+    opened: list[_Opened] = []
+    for store, generation, place in backend.generations_for(stores, options.generation):
+        manner = _manner(backend, generation, options, factor)
+        view = backend.searchable(generation, place)
+        vector = _vector(backend, generation, head, clock) if manner.mode != "keyword" and len(view) else None
+        opened.append(_Opened(store, generation, view, manner, vector))
+    clock.mark("follow")
+    # Only now: an index or a model that was not open may have taken seconds, in which others are searched.
+    with backend.turn([one.generation for one in opened]):
+        clock.mark("wait")
+        return _search(backend, asked, opened, options, clock)
 
 
 def _search(
-    backend: Backend,
-    places: Sequence[tuple[Store, Generation, Place]],
-    question: str,
-    options: SearchOptions,
-    clock: Clock,
-    factor: int,
+    backend: Backend, asked: _Question, opened: Sequence[_Opened], options: SearchOptions, clock: Clock
 ) -> tuple[Retrieval, Outcome, _Manner]:
-    """The same, of these generations as far as these places."""
-    head = question[:QUERY_LIMIT]
-    asked = _Question(question, without_common_words(head), content_words(head))
     groups: dict[int, list[_Searched]] = {}
-    for store, generation, place in places:
-        manner = _manner(backend, generation, options, factor)
-        view = backend.searchable(generation, place)
-        clock.mark("follow")
-        vector = _vector(backend, generation, head, clock) if manner.mode != "keyword" and len(view) else None
-        words = asked.sought if manner.mode != "dense" else None
-        scored = view.search(vector, words, options.condition, manner.depth, backend.caller.tags)
-        groups.setdefault(generation.space_id, []).append(_Searched(store, generation, view, scored, manner))
+    for one in opened:
+        words = asked.sought if one.manner.mode != "dense" else None
+        scored = one.view.search(one.vector, words, options.condition, one.manner.depth, backend.caller.tags)
+        searched = _Searched(one.store, one.generation, one.view, scored, one.manner)
+        groups.setdefault(one.generation.space_id, []).append(searched)
         clock.mark("search")
     ranked = [_rank(group) for group in groups.values()]
     order = ranked[0] if len(ranked) == 1 else _merged(ranked)
     clock.mark("fuse")
-    searched = [s for group in groups.values() for s in group]
-    manner = searched[0].manner
-    found, outcome = _hydrate(backend, asked, searched, order, manner.proposed, options)
-    if outcome == "hidden" and not any(_is_cut(s.scored, s.manner.depth) for s in searched):
+    all_searched = [s for group in groups.values() for s in group]
+    manner = all_searched[0].manner
+    found, outcome = _hydrate(backend, asked, all_searched, order, manner.proposed, options)
+    if outcome == "hidden" and not any(_is_cut(s.scored, s.manner.depth) for s in all_searched):
         outcome = "whole"
     clock.mark("hydrate")
     sets = {candidate.version_id: chunk_set for candidate, chunk_set in found}
-    generations = tuple(s.generation for s in searched)
+    generations = tuple(s.generation for s in all_searched)
     return Retrieval(tuple(candidate for candidate, _ in found), generations, sets, clock.spent), outcome, manner
 
 
