@@ -24,6 +24,10 @@ ROUNDING_SAMPLES = 95
 """Texts of the fixed ones that show what numbers come up: all but the long ones, which take as long as the others."""
 
 
+LEFT_WHOLE_FROM = 3
+"""Products of which one may be left as it is."""
+
+
 class Refused(Exception):
     """A build that is not good enough; the message says why."""
 
@@ -50,21 +54,38 @@ def _best(order: Order, original: TorchEncoder, folder: Path, left_as_it_is: Man
     exported, rounded = folder / "fp32.onnx", folder / "int8.onnx"
     exporting.export(original, exported)
     samples = agreement.sample(original)
-    measured = _require_agreement("onnx-fp32", exported, original, samples)
+    measured = _required("onnx-fp32", _measured("onnx-fp32", exported, original, samples))
     build, chosen, why = "onnx-fp32", exported, _why_not_rounded(order)
     if order.wanted != "onnx-fp32" and not why:
         try:
-            exporting.quantise(exported, rounded, samples.ids[:ROUNDING_SAMPLES])
-            measured = _require_agreement("onnx-int8", rounded, original, samples)
+            measured = _round(exported, rounded, original, samples)
             build, chosen = "onnx-int8", rounded
         except Exception as error:  # noqa: BLE001 - as in `compile_model`
             why = _said(error)
     chosen.replace(folder / MODEL)
-    for left in (exported, rounded):
-        left.unlink(missing_ok=True)
+    for left in folder.glob("*.onnx"):
+        if left.name != MODEL:
+            left.unlink()
     (folder / TOKENIZER).write_text(original.tokenizer.to_str(), encoding="utf-8")
     files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (MODEL, TOKENIZER)}
     return replace(left_as_it_is, build=build, why=why, agreement=measured, files=files)
+
+
+def _round(exported: Path, rounded: Path, original: TorchEncoder, samples: Samples) -> Agreement:
+    """Round all products but one: of those that lose most by it, the one without which the others come nearest to the
+    original. In all-MiniLM-L6-v2 it is the second one of the first layer's feed-forward network; without it the
+    distance is half, and texts take a twentieth longer. Raises Refused."""
+    smoothed, other = rounded.with_suffix(".smoothed.onnx"), rounded.with_suffix(".other.onnx")
+    losing = exporting.smooth(exported, smoothed, samples.ids[:ROUNDING_SAMPLES])
+    exporting.quantise(smoothed, rounded)
+    best = _measured("onnx-int8", rounded, original, samples)
+    for name in losing[:LEFT_WHOLE_FROM]:
+        exporting.quantise(smoothed, other, [name])
+        measured = _measured("onnx-int8", other, original, samples)
+        if measured.cosine_mean > best.cosine_mean:
+            best = measured
+            other.replace(rounded)
+    return _required("onnx-int8", best)
 
 
 def _why_not_rounded(order: Order) -> str:
@@ -73,13 +94,17 @@ def _why_not_rounded(order: Order) -> str:
     return ""
 
 
-def _require_agreement(build: str, file: Path, original: TorchEncoder, samples: Samples) -> Agreement:
-    """Raises Refused where the file's vectors are too far from the original's."""
+def _measured(build: str, file: Path, original: TorchEncoder, samples: Samples) -> Agreement:
+    """How far the file's vectors agree with the original's."""
     encoder = OnnxEncoder(build, file.read_bytes(), original.facts, original.tokenizer)
     try:
-        measured = agreement.measure(samples, encoder)
+        return agreement.measure(samples, encoder)
     finally:
         encoder.close()
+
+
+def _required(build: str, measured: Agreement) -> Agreement:
+    """The same. Raises Refused where it is too little."""
     if not measured.reaches(FLOORS[build]):
         raise Refused(f"{build} is too far from the original: {measured}; required are {FLOORS[build]}")
     return measured

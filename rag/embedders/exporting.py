@@ -87,22 +87,29 @@ def _quiet() -> Iterator[None]:
 # ---- rounded to 8 bits ----------------------------------------------------------------------------------------------
 
 
-def quantise(exported: Path, file: Path, samples: Sequence[Sequence[int]]) -> None:
-    """Write the exported graph with weights in 8 bits, a scale per output channel; activations are rounded as they
-    come. `samples` are token ids of texts, which show how large those become."""
+def smooth(exported: Path, file: Path, samples: Sequence[Sequence[int]]) -> list[str]:
+    """Write the exported graph with the ranges of its activations evened out. `samples` are token ids of texts, which
+    show how large those become. Returns the names of the products with weights, the one whose activations lose most by
+    rounding first."""
     import onnx
+
+    model = onnx.load(str(exported))
+    losses = _smooth(model, samples)
+    onnx.save(model, str(file))
+    return sorted(losses, key=lambda name: -losses[name])
+
+
+def quantise(smoothed: Path, file: Path, whole: Sequence[str] = ()) -> None:
+    """Write a graph with weights in 8 bits, a scale per output channel; activations are rounded as they come. The
+    products named in `whole` stay as they are."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    smoothed = file.with_suffix(".smoothed")
-    model = onnx.load(str(exported))
-    _smooth(model, samples)
-    onnx.save(model, str(smoothed))
-    quantize_dynamic(smoothed, file, per_channel=True, weight_type=QuantType.QInt8)
-    smoothed.unlink()
+    quantize_dynamic(smoothed, file, per_channel=True, weight_type=QuantType.QInt8, nodes_to_exclude=list(whole))
 
 
-def _smooth(model: onnx.ModelProto, samples: Sequence[Sequence[int]]) -> None:
-    """Divide the inputs of products with weights by a factor per channel, and multiply the weights by it."""
+def _smooth(model: onnx.ModelProto, samples: Sequence[Sequence[int]]) -> dict[str, float]:
+    """Divide the inputs of products with weights by a factor per channel, and multiply the weights by it. Returns of
+    each product, by name, how much its input then loses by rounding: the square of the steps in that of the values."""
     from onnx import helper, numpy_helper
 
     weights = {weight.name: weight for weight in model.graph.initializer}
@@ -112,9 +119,13 @@ def _smooth(model: onnx.ModelProto, samples: Sequence[Sequence[int]]) -> None:
         if node.op_type == "MatMul" and node.input[1] in weights and used[node.input[1]] == 1:
             readers[node.input[0]].append(node)
     ranges = _ranges(model, list(readers), samples)
+    losses: dict[str, float] = {}
     for name, nodes in readers.items():
         matrices = [numpy_helper.to_array(weights[node.input[1]]) for node in nodes]
-        factors = _factors(ranges[name], np.max([np.abs(matrix).max(axis=1) for matrix in matrices], axis=0))
+        largest, squares = ranges[name]
+        factors = _factors(largest, np.max([np.abs(matrix).max(axis=1) for matrix in matrices], axis=0))
+        loss = float((largest / factors).max() ** 2 / np.mean(squares / factors**2))
+        losses |= {node.name: loss for node in nodes}
         for node, matrix in zip(nodes, matrices, strict=True):
             weights[node.input[1]].CopyFrom(numpy_helper.from_array(matrix * factors[:, None], node.input[1]))
             node.input[0] = f"{name}/smoothed"
@@ -122,6 +133,7 @@ def _smooth(model: onnx.ModelProto, samples: Sequence[Sequence[int]]) -> None:
         place = min(index for index, node in enumerate(model.graph.node) if f"{name}/smoothed" in node.input)
         product = helper.make_node("Mul", [name, f"{name}/factors"], [f"{name}/smoothed"], name=f"{name}/smoothing")
         model.graph.node.insert(place, product)
+    return losses
 
 
 def _factors(activations: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -134,8 +146,8 @@ def _factors(activations: NDArray[np.float32], weights: NDArray[np.float32]) -> 
 
 def _ranges(
     model: onnx.ModelProto, names: list[str], samples: Sequence[Sequence[int]]
-) -> dict[str, NDArray[np.float32]]:
-    """The largest magnitude of each channel of these activations over the samples."""
+) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """The largest magnitude of each channel of these activations over the samples, and its mean square."""
     import onnx
     import onnxruntime
     from onnx import TensorProto, helper
@@ -146,9 +158,11 @@ def _ranges(
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    largest: dict[str, NDArray[np.float32]] = {}
+    largest: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
+    squares: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
     for ids in samples:
         for name, values in zip(names, session.run(names, {INPUT: np.array([ids], dtype=np.int64)}), strict=True):
-            found = np.abs(values).reshape(-1, values.shape[-1]).max(axis=0)
-            largest[name] = np.maximum(largest.get(name, found), found)
-    return largest
+            rows = values.reshape(-1, values.shape[-1])
+            largest[name].append(np.abs(rows).max(axis=0))
+            squares[name].append((rows**2).mean(axis=0))
+    return {name: (np.max(largest[name], axis=0), np.mean(squares[name], axis=0)) for name in names}

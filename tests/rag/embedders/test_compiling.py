@@ -52,16 +52,33 @@ def test_the_graph_is_right_at_every_length(exported: Path, original: TorchEncod
 
 
 def test_evening_out_the_ranges_brings_it_nearer_to_the_original(
-    exported: Path, original: TorchEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exported: Path, original: TorchEncoder, tmp_path: Path
 ) -> None:
-    samples = agreement.sample(original)
+    samples, smoothed, file = agreement.sample(original), tmp_path / "smoothed.onnx", tmp_path / "int8.onnx"
+    exporting.smooth(exported, smoothed, samples.ids[: compiling.ROUNDING_SAMPLES])
     distances = []
-    for smooth in (exporting._smooth, lambda *_: None):
-        monkeypatch.setattr(exporting, "_smooth", smooth)
-        exporting.quantise(exported, tmp_path / "int8.onnx", samples.ids[: compiling.ROUNDING_SAMPLES])
-        measured = agreement.measure(samples, encoder_of(tmp_path / "int8.onnx", original))
-        distances.append(1 - measured.cosine_mean)
+    for graph in (smoothed, exported):
+        exporting.quantise(graph, file)
+        distances.append(1 - agreement.measure(samples, encoder_of(file, original)).cosine_mean)
     assert distances[0] < distances[1]
+
+
+def test_one_of_the_products_that_lose_most_is_left_whole_where_that_helps(
+    exported: Path, original: TorchEncoder, tmp_path: Path
+) -> None:
+    import onnx
+
+    samples, smoothed = agreement.sample(original), tmp_path / "smoothed.onnx"
+    losing = exporting.smooth(exported, smoothed, samples.ids[: compiling.ROUNDING_SAMPLES])
+    products = {node.name for node in onnx.load(str(exported)).graph.node if node.op_type == "MatMul"}
+    assert len(losing) == len(set(losing)) == 12  # two layers of six each
+    assert set(losing) <= products
+    exporting.quantise(smoothed, tmp_path / "all.onnx")
+    everything = agreement.measure(samples, encoder_of(tmp_path / "all.onnx", original))
+    chosen = compiling._round(exported, tmp_path / "int8.onnx", original, samples)
+    assert chosen.cosine_mean > everything.cosine_mean
+    left = [node.op_type for node in onnx.load(str(tmp_path / "int8.onnx")).graph.node].count("MatMul")
+    assert left - [node.op_type for node in onnx.load(str(tmp_path / "all.onnx")).graph.node].count("MatMul") == 1
 
 
 def test_the_manifest_says_what_it_is(tiny: Path, tmp_path: Path) -> None:
@@ -92,7 +109,7 @@ def test_an_accelerator_is_left_to_torch_unless_the_processor_was_asked_for(
     assert compile_it(tiny, tmp_path, build="auto", device="cpu").build.startswith("onnx-")
 
 
-def other_weights(exported: Path, file: Path, _: object) -> None:
+def other_weights(exported: Path, file: Path, _: object = ()) -> None:
     """A graph with another model's numbers."""
     import onnx
     from onnx import numpy_helper
@@ -105,7 +122,7 @@ def other_weights(exported: Path, file: Path, _: object) -> None:
     onnx.save(model, str(file))
 
 
-def no_numbers(exported: Path, file: Path, _: object) -> None:
+def no_numbers(exported: Path, file: Path, _: object = ()) -> None:
     import onnx
     from onnx import helper
 
@@ -116,7 +133,7 @@ def no_numbers(exported: Path, file: Path, _: object) -> None:
     onnx.save(model, str(file))
 
 
-def cannot(exported: Path, file: Path, _: object) -> None:
+def cannot(exported: Path, file: Path, _: object = ()) -> None:
     raise RuntimeError("no kernel for this")
 
 
@@ -125,7 +142,7 @@ def cannot(exported: Path, file: Path, _: object) -> None:
     [(other_weights, "too far from the original"), (no_numbers, "too far"), (cannot, "no kernel for this")],
 )
 def test_rounded_numbers_that_are_wrong_are_refused(
-    rounding: Callable[[Path, Path, object], None],
+    rounding: Callable[..., None],
     said: str,
     tiny: Path,
     tmp_path: Path,
@@ -142,7 +159,7 @@ def test_an_export_that_is_wrong_is_refused(tiny: Path, tmp_path: Path, monkeypa
 
     def wrong(encoder: TorchEncoder, file: Path) -> None:
         export(encoder, file.with_suffix(".right"))
-        other_weights(file.with_suffix(".right"), file, None)
+        other_weights(file.with_suffix(".right"), file)
 
     monkeypatch.setattr(exporting, "export", wrong)
     manifest = compile_it(tiny, tmp_path)
