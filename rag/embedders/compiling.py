@@ -104,7 +104,7 @@ def _measured(build: str, file: Path, original: TorchEncoder, samples: Samples) 
 
 
 def _required(build: str, measured: Agreement) -> Agreement:
-    """The same. Raises Refused where it is too little."""
+    """An agreement, if it is enough. Raises Refused."""
     if not measured.reaches(FLOORS[build]):
         raise Refused(f"{build} is too far from the original: {measured}; required are {FLOORS[build]}")
     return measured

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
 from indexes.errors import ChangeRequest
-from rag.backend import NAMING_SETTINGS, Backend, require_named
+from ingest import intake
+from rag.backend import NAMING_SETTINGS, SEARCHING, Backend, require_named
 from rag.settings import load_settings, unknown_variables
 from tests.backends import toy_settings
 
@@ -55,3 +61,34 @@ def test_a_folder_in_place_of_the_settings_file_is_called_one(tmp_path: Path) ->
     with pytest.raises(ChangeRequest, match=r"is a folder\. Name the settings file") as refused:
         load_settings(tmp_path, environment={})
     assert refused.value.code == "no_settings"
+
+
+def test_what_is_searched_here_takes_turns_and_what_waits_for_others_does_not(tmp_path: Path) -> None:
+    hosted = {"provider": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1", "dimension": 8}
+    backend = Backend(toy_settings(tmp_path / "data", embedders={"hosted": hosted}))
+    try:
+        here = backend.live_generation(intake.create_store(backend, "s"))
+        begun, over = Event(), Event()
+
+        def one_more() -> bool:
+            with backend.turn([here]):
+                begun.set()
+                return over.is_set()
+
+        with ThreadPoolExecutor(1) as thread:
+            with ExitStack() as stack:
+                for _ in range(SEARCHING):
+                    stack.enter_context(backend.turn([here]))
+                waiting = thread.submit(one_more)
+                for elsewhere in (
+                    replace(here, embedder="hosted"),
+                    replace(here, embedder="gone"),
+                    replace(here, vector_index="qdrant", keyword_index="qdrant"),
+                ):
+                    with backend.turn([here, elsewhere]):
+                        pass
+                assert not begun.wait(0.1)
+                over.set()
+            assert waiting.result(10)
+    finally:
+        asyncio.run(backend.close())
