@@ -45,6 +45,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 lifespan="on",
                 interface="asgi3",
+                http="h11",  # httptools takes a tenth less time and headers of any size
                 server_header=False,
                 access_log=False,
                 timeout_graceful_shutdown=_REQUEST_SECONDS,

@@ -33,7 +33,7 @@ class RunningServer:
 
     def __init__(self, settings: Settings, *, jobs: bool, telemetry: Telemetry | None = None) -> None:
         self.app = create_app(settings, jobs=jobs, telemetry=telemetry)
-        self._server = uvicorn.Server(uvicorn.Config(self.app, log_config=None))
+        self._server = uvicorn.Server(uvicorn.Config(self.app, log_config=None, http="h11"))
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"

@@ -79,8 +79,7 @@ def test_gauges_are_those_of_the_catalog(http: httpx.Client, corpus: Corpus) -> 
 def test_no_label_repeats_what_a_caller_chose(http: httpx.Client, corpus: Corpus) -> None:
     word = f"qz{secrets.token_hex(6)}"
     assert http.get(f"/v1/{word}").status_code == 404
-    assert http.request(word.upper(), "/v1/files").status_code == 400  # no method of HTTP's: it comes no further
-    assert http.request("PROPFIND", "/v1/files").status_code == 405
+    assert http.request(word.upper(), "/v1/files").status_code == 405
     assert http.post(f"/v1/vector_stores/{word}/search", json={"query": word}).status_code == 404
     assert http.get("/v1/files", headers={"X-Request-ID": word}, params={"after": word}).status_code == 400
     now = read(http)

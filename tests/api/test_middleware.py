@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,7 +16,8 @@ from fastapi import FastAPI
 
 from api.app import create_app
 from api.middleware import METRICS_PATH
-from rag.settings import ServerSettings, Settings
+from api.server import Server
+from rag.settings import ServerSettings, Settings, load_settings
 from tests.api.running import RunningServer, refused
 
 OPEN = {"/healthz", "/readyz"}
@@ -194,3 +198,20 @@ async def test_an_unexpected_error_says_nothing(tmp_path: Any, caplog: pytest.Lo
     refused(answer, 500, "server_error")
     assert "secret" not in answer.text
     assert "secret of the house" in caplog.text
+
+
+def test_headers_without_an_end_are_refused(http: httpx.Client) -> None:
+    """Before anything of them is looked at: nobody is asked for a key to be held in memory."""
+    host, port = http.base_url.host, http.base_url.port
+    assert port is not None
+    with socket.create_connection((host, port), timeout=10) as caller:
+        caller.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: ")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(64):
+                caller.sendall(b"a" * (1 << 16))
+        with contextlib.suppress(ConnectionError):
+            assert caller.recv(64).startswith(b"HTTP/1.1 400 ")
+
+
+def test_the_server_bounds_headers(tmp_path: Path) -> None:
+    assert Server(load_settings(environment={}, flags={"data": tmp_path}), jobs=False).config.http == "h11"
