@@ -74,7 +74,7 @@ def _best(order: Order, original: TorchEncoder, folder: Path, left_as_it_is: Man
 def _round(exported: Path, rounded: Path, original: TorchEncoder, samples: Samples) -> Agreement:
     """Round all products but one: of those that lose most by it, the one without which the others come nearest to the
     original. In all-MiniLM-L6-v2 it is the second one of the first layer's feed-forward network; without it the
-    distance is half, and texts take a twentieth longer. Raises Refused."""
+    distance is three fifths, and texts take a twentieth longer. Raises Refused."""
     smoothed, other = rounded.with_suffix(".smoothed.onnx"), rounded.with_suffix(".other.onnx")
     losing = exporting.smooth(exported, smoothed, samples.ids[:ROUNDING_SAMPLES])
     exporting.quantise(smoothed, rounded)
