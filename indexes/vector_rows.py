@@ -16,6 +16,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from indexes.checks import distinct
 from indexes.errors import TryLater
 from indexes.vector import Ids, Vectors
 
@@ -141,7 +142,7 @@ class VectorRows:
     def _places(self, ids: Ids) -> Rows:
         """Where in `_ids` those of `ids` stand that are there, without repetition."""
         places = np.searchsorted(self._ids, ids)
-        return _distinct(places[self._is_at(places, ids)])
+        return distinct(places[self._is_at(places, ids)])
 
     def _allocated(self, room: int) -> Vectors:
         """Room for so many vectors: more of the file where there is one."""
@@ -161,12 +162,6 @@ def _inserted(array: Rows, places: Rows, values: Rows) -> Rows:
     """`np.insert`, quicker where everything goes behind."""
     behind = len(places) == 0 or places[0] == len(array)
     return np.concatenate([array, values]) if behind else np.insert(array, places, values)
-
-
-def _distinct(numbers: Rows) -> Rows:
-    """Each once, ascending. `np.unique` hashes, which takes a second for a million."""
-    ascending = np.sort(numbers)
-    return ascending[np.diff(ascending, prepend=-1) > 0]
 
 
 def _mapped(file: IO[bytes], size: int, shape: tuple[int, int]) -> Vectors:

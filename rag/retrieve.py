@@ -93,14 +93,10 @@ class _Opened:
 
 
 @dataclass(frozen=True)
-class _Searched:
-    """One generation's share of the candidates, before hydration."""
+class _Searched(_Opened):
+    """And its share of the candidates, before hydration."""
 
-    store: Store
-    generation: Generation
-    view: Searchable
     scored: Scored
-    manner: _Manner
 
 
 @dataclass(frozen=True)
@@ -183,24 +179,24 @@ def _retrieve(
 def _search(
     backend: Backend, asked: _Question, opened: Sequence[_Opened], options: SearchOptions, clock: Clock
 ) -> tuple[Retrieval, Outcome, _Manner]:
+    """As `_retrieve`, once all is open."""
     groups: dict[int, list[_Searched]] = {}
     for one in opened:
         words = asked.sought if one.manner.mode != "dense" else None
         scored = one.view.search(one.vector, words, options.condition, one.manner.depth, backend.caller.tags)
-        searched = _Searched(one.store, one.generation, one.view, scored, one.manner)
-        groups.setdefault(one.generation.space_id, []).append(searched)
+        groups.setdefault(one.generation.space_id, []).append(_Searched(**vars(one), scored=scored))
         clock.mark("search")
     ranked = [_rank(group) for group in groups.values()]
     order = ranked[0] if len(ranked) == 1 else _merged(ranked)
     clock.mark("fuse")
-    all_searched = [s for group in groups.values() for s in group]
-    manner = all_searched[0].manner
-    found, outcome = _hydrate(backend, asked, all_searched, order, manner.proposed, options)
-    if outcome == "hidden" and not any(_is_cut(s.scored, s.manner.depth) for s in all_searched):
+    searched = [s for group in groups.values() for s in group]
+    manner = searched[0].manner
+    found, outcome = _hydrate(backend, asked, searched, order, manner.proposed, options)
+    if outcome == "hidden" and not any(_is_cut(s.scored, s.manner.depth) for s in searched):
         outcome = "whole"
     clock.mark("hydrate")
     sets = {candidate.version_id: chunk_set for candidate, chunk_set in found}
-    generations = tuple(s.generation for s in all_searched)
+    generations = tuple(s.generation for s in searched)
     return Retrieval(tuple(candidate for candidate, _ in found), generations, sets, clock.spent), outcome, manner
 
 

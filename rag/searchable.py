@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from indexes.checks import distinct
 from indexes.filters import Filter
 from indexes.vector import Hits, Ids
 from rag.fusion import Scored
@@ -54,8 +55,7 @@ def both_legs(dense: Hits | None, keyword: Hits | None, rescore: Callable[[Ids, 
     leg alone proposed.
     """
     empty = np.empty(0, dtype=np.int64)
-    ids = np.sort(np.concatenate([empty, *(hits.ids for hits in (dense, keyword) if hits is not None)]))
-    ids = ids[np.diff(ids, prepend=-1) > 0]
+    ids = distinct(np.concatenate([empty, *(hits.ids for hits in (dense, keyword) if hits is not None)]))
     scores, proposed, lacking = [], [], []
     for hits in (dense, keyword):
         column, inside = np.full(len(ids), np.nan, dtype=np.float32), np.zeros(len(ids), dtype=np.bool_)

@@ -22,6 +22,7 @@ from rag.catalog.stores import next_seq
 from rag.context import Scalar
 
 _documents, _versions = schema.documents.c, schema.versions.c
+_INSERT = sa.insert(schema.documents)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def put_document(
             "created_at": now,
             "updated_at": now,
         }
-        connection.execute(_insert(), values)
+        connection.execute(_INSERT, values)
     else:
         own = found.chunking if chunking is None else _own_chunking(store, chunking)
         same = found.blob == file.blob and found.filename == file.filename
@@ -99,11 +100,6 @@ def put_document(
     if changed:
         set_attributes(connection, document, **changed)
     return replace(document, **changed)
-
-
-@cache
-def _insert() -> sa.Insert:
-    return sa.insert(schema.documents)
 
 
 def tags_of(permissions: Iterable[str]) -> list[str]:

@@ -18,6 +18,9 @@ from rag.catalog import schema, seen
 from rag.catalog.paging import page_rows
 from rag.catalog.records import File, Page, PageRequest
 
+# Made once: putting it together costs more than running it.
+_INSERT = sa.insert(schema.files)
+
 
 def add_file(
     connection: Connection,
@@ -41,15 +44,9 @@ def add_file(
         "created_at": now,
         "expires_at": None if expires_after is None else now + expires_after,
     }
-    made = connection.execute(_insert(), values).inserted_primary_key
+    made = connection.execute(_INSERT, values).inserted_primary_key
     assert made is not None
     return File(id=made[0], **values)  # type: ignore[arg-type]
-
-
-@cache
-def _insert() -> sa.Insert:
-    # Made once: putting it together costs more than running it.
-    return sa.insert(schema.files)
 
 
 def get_file(connection: Connection, caller: Caller, public_id: str) -> File:

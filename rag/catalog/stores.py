@@ -101,22 +101,19 @@ def _only(rows: Sequence[Row[Any]], name: str) -> Row[Any] | None:
 
 def _named(connection: Connection, caller: Caller, name: str, *, or_id: bool) -> Sequence[Row[Any]]:
     """The stores of a name, or of an id, among those that the caller may use; some more than an error shows."""
-    granted = [] if caller.stores is None else sorted(caller.stores)
-    values = {"tenant": caller.tenant, "name": name, "granted": granted}
-    return connection.execute(_by_name(or_id=or_id, all_granted=caller.stores is None), values).all()
+    query = _by_name(or_id=or_id)
+    if caller.stores is not None:
+        query = query.where(seen.granted_stores(schema.stores.c.id, caller))
+    return connection.execute(query, {"tenant": caller.tenant, "name": name}).all()
 
 
 @cache
-def _by_name(*, or_id: bool, all_granted: bool) -> sa.Select[Any]:
+def _by_name(*, or_id: bool) -> sa.Select[Any]:
     # Built once: putting the statement together costs more than running it.
     stores = schema.stores.c
     name: sa.BindParameter[str] = sa.bindparam("name")
-    query = sa.select(schema.stores).where(
-        stores.tenant == sa.bindparam("tenant"),
-        sa.or_(stores.name == name, stores.public_id == name) if or_id else stores.name == name,
-    )
-    if not all_granted:
-        query = query.where(stores.id.in_(sa.bindparam("granted", expanding=True)))
+    mine = sa.or_(stores.name == name, stores.public_id == name) if or_id else stores.name == name
+    query = sa.select(schema.stores).where(stores.tenant == sa.bindparam("tenant"), mine)
     return query.order_by(stores.id).limit(_NAMED_IDS + 2)
 
 
